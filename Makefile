@@ -1,0 +1,29 @@
+# make setup | train | test. Needs Python 3.11+ with venv, and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+MODEL_DIR ?= runs/digits
+
+.PHONY: setup train test clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Python 3.11 or later is needed, $$($(PYTHON) -V 2>&1) was found; install it, or set PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: this Python has no venv; install it (Debian, Ubuntu: apt-get install python3-venv)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@
+
+train: setup
+	@$(RUN) -m trainer.main --model_dir=$(MODEL_DIR)
+	@$(RUN) -m trainer.evaluator --model_dir=$(MODEL_DIR) --run_once
+	@echo "see it with: $(VENV)/bin/tensorboard --logdir=$(MODEL_DIR)"
+
+test: setup
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

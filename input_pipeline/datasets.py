@@ -1,0 +1,94 @@
+"""The data sets by name: facts and checks, without TensorFlow, so that a wrong command fails at once.
+
+Adding a data set takes one module of this package and one entry in `DATASETS`. The module offers the three
+functions below without their `name`; its `facts` declares the options, and only its `load` may import
+TensorFlow. Nothing here ever downloads.
+
+    info = datasets.describe("cifar10", "/data")           # Info(train_examples=50000, ...)
+    source = datasets.load("cifar10", "train", "/data")    # imports TensorFlow
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from input_pipeline.sources import Source
+
+SPLITS = ("train", "eval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What is known of a data set before anything is read."""
+
+    name: str
+    train_examples: int
+    eval_examples: int
+    image_shape: tuple[int, int, int]  # height, width, channels
+    classes: tuple[str, ...]  # class names in label order
+    files: tuple[str, ...] = ()  # paths that it is read from; none where it ships inside a dependency
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One entry: the module that describes and loads the data set, and one line for `--help`."""
+
+    module: str
+    summary: str
+
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset(module="input_pipeline.digits",
+                      summary="1,797 handwritten digits, 8x8 grey, inside scikit-learn"),
+    "cifar10": Dataset(module="input_pipeline.cifar",
+                       summary="60,000 photos, 32x32 RGB, 10 classes, from cifar-10-batches-bin"),
+    "synthetic": Dataset(module="input_pipeline.synthetic",
+                         summary="patterns with noise, made from the example's index; needs no files"),
+}
+
+
+class MissingData(ValueError):
+    """The files of a data set are absent or not whole; the message gives the command that gets them."""
+
+
+def missing(name: str, data_dir: str | None, problem: str) -> MissingData:
+    """The error for `problem` ("no file ..."), with the command that gets data set `name`."""
+    return MissingData(f"{name}: {problem}; get it with: python -m input_pipeline.prepare --dataset={name} "
+                       f"--output={data_dir or 'DATA_DIR'} (or give the trainer --download)")
+
+
+def describe(name: str, data_dir: str | None = None, **options) -> Info:
+    """Facts of the data set `name` in `data_dir`, its files checked for presence and size.
+
+    `data_dir` is the folder that holds the data set's own folder; `options` are those of its `facts`.
+    Raises ValueError for an unknown name or option, MissingData where files are absent or not whole.
+    """
+    return _call(name, "describe", data_dir, **options)
+
+
+def facts(name: str, **options) -> Info:
+    """Facts of the data set `name` as it is published; looks at no file, raises no MissingData."""
+    return _call(name, "facts", **options)
+
+
+def load(name: str, split: str, data_dir: str | None = None, **options) -> Source:
+    """The source of `split` ("train" or "eval"). Raises as `describe` does, and for unreadable content."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: must be one of {', '.join(SPLITS)}")
+    return _call(name, "load", split, data_dir, **options)
+
+
+def _call(name: str, verb: str, *arguments, **options):
+    if name not in DATASETS:
+        raise ValueError(f"dataset={name!r}: must be one of {', '.join(DATASETS)}")
+    module = importlib.import_module(DATASETS[name].module)
+    known = inspect.signature(module.facts).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(f"dataset={name!r} takes no option {option!r}; "
+                             f"it takes {', '.join(known) or 'none'}")
+    return getattr(module, verb)(*arguments, **options)

@@ -1,0 +1,1 @@
+"""Networks, and the layers that Keras lacks. They know nothing of the trainer."""

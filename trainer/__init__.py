@@ -1,0 +1,1 @@
+"""The training job: steps, loop, checkpoints, evaluation."""

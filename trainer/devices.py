@@ -1,0 +1,153 @@
+"""Which devices a run uses, decided without TensorFlow, so that a wrong --num_gpus fails at once.
+
+    plan = devices.plan(config)     # Plan(strategy="mirrored", kind="CPU", replicas=2, note="...")
+"""
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+from trainer.config import Config, UserError
+
+TPU_VARIABLES = ("TPU_NAME", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS", "COLAB_TPU_ADDR", "TPU_WORKER_HOSTNAMES")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """strategy: its resolved name. kind: CPU, GPU or TPU. replicas: over all workers, 0 where only the TPU knows.
+    workers: processes. worker: this one's number. tpu: the resolver's argument. notes: lines for the user."""
+
+    strategy: str
+    kind: str
+    replicas: int
+    workers: int = 1
+    worker: int = 0
+    tpu: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_chief(self) -> bool:
+        return self.worker == 0
+
+
+def visible_gpus() -> int:
+    """The number of NVIDIA GPUs that TensorFlow would see: device files, else nvidia-smi, less CUDA_VISIBLE_DEVICES."""
+    count = len([p for p in pathlib.Path("/dev").glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", p.name)])
+    if not count:
+        try:
+            listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=5).stdout
+            count = len(re.findall(r"^GPU \d+", listing, re.MULTILINE))
+        except (OSError, subprocess.TimeoutExpired):
+            count = 0  # no driver: no GPU
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return count
+    chosen = 0
+    for name in (part.strip() for part in allowed.split(",")):
+        if not name or (name.isdigit() and int(name) >= count) or name == "-1":
+            break  # CUDA stops at the first name that it does not know
+        chosen += 1
+    return min(chosen, count)
+
+
+def find_tpu() -> str:
+    """What --tpu=auto finds: a TPU's name or "local", "" where there is none."""
+    for variable in TPU_VARIABLES:
+        if os.environ.get(variable):
+            return "local" if variable == "TPU_WORKER_HOSTNAMES" else os.environ[variable]
+    return "local" if any(pathlib.Path("/dev").glob("accel[0-9]*")) else ""
+
+
+def cluster() -> tuple[int, int]:
+    """(number of workers, this worker's number) of TF_CONFIG. UserError if it is not one for training."""
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        raise UserError("--strategy=multi_worker needs the environment variable TF_CONFIG; "
+                        "start the workers with python -m launch.local, or set it")
+    try:
+        value = json.loads(text)
+        members = value["cluster"].get("chief", []) + value["cluster"].get("worker", [])
+        kind, index = value["task"]["type"], int(value["task"]["index"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"TF_CONFIG={text!r} must be JSON with cluster and task; see README") from None
+    if kind not in ("chief", "worker"):
+        raise UserError(f"TF_CONFIG's task {kind!r} does not train; run python -m trainer.evaluator there")
+    index += len(value["cluster"].get("chief", [])) if kind == "worker" else 0
+    if index >= len(members):
+        raise UserError(f"TF_CONFIG's task {kind} {value['task']['index']} is not in its cluster of {len(members)}")
+    return len(members), index
+
+
+def plan(config: Config) -> Plan:
+    """The devices of `config`. UserError where they do not exist or the flags contradict each other."""
+    notes = []
+    tpu = config.tpu
+    if tpu == "auto":
+        tpu = find_tpu()
+        notes.append(f"--tpu=auto found {tpu!r}" if tpu else "--tpu=auto found no TPU")
+    if tpu:
+        if config.emulate:
+            raise UserError(f"--emulate makes CPU replicas and --tpu={config.tpu} names a TPU; give one of them")
+        if config.strategy not in ("auto", "tpu"):
+            raise UserError(f"--strategy={config.strategy} does not run on --tpu={config.tpu}; leave --strategy out")
+        if config.num_gpus is not None:
+            notes.append(f"--num_gpus={config.num_gpus} is not used: the TPU's cores are the replicas")
+        return Plan(strategy="tpu", kind="TPU", replicas=0, tpu=tpu, notes=tuple(notes))
+    if config.strategy == "tpu":
+        if config.tpu:
+            raise UserError("--strategy=tpu, but --tpu=auto found no TPU; name one with --tpu, or leave --strategy out")
+        raise UserError("--strategy=tpu needs --tpu; name a TPU, or leave --strategy out")
+    if config.emulate and not config.num_gpus:
+        raise UserError(f"--emulate needs --num_gpus, the number of logical CPU devices, at least 1; "
+                        f"give --num_gpus=2 (it is {config.num_gpus})")
+    kind, local = ("CPU", config.num_gpus) if config.emulate else _gpus(config)
+    if config.strategy == "multi_worker":
+        workers, worker = cluster()
+        if kind == "CPU" and local > 1:
+            raise UserError(f"--strategy=multi_worker has one replica a process on CPUs, --num_gpus={local} asks for "
+                            "more; start more workers instead")
+        return Plan(strategy="multi_worker", kind=kind, replicas=workers * local, workers=workers, worker=worker,
+                    notes=tuple(notes))
+    if config.strategy == "one_device" and local > 1:
+        if config.num_gpus is None:
+            local = 1
+        else:
+            raise UserError(f"--strategy=one_device has one replica, --num_gpus={local} asks for more; "
+                            "use --strategy=mirrored")
+    strategy = config.strategy
+    if strategy == "auto":
+        strategy = "one_device" if local == 1 else "mirrored"
+    return Plan(strategy=strategy, kind=kind, replicas=local, notes=tuple(notes))
+
+
+def _gpus(config: Config) -> tuple[str, int]:
+    """(kind, replicas of this process) without --emulate and without a TPU."""
+    if config.num_gpus == 0:
+        return "CPU", 1
+    there = visible_gpus()
+    if config.num_gpus is None:
+        return ("GPU", there) if there else ("CPU", 1)
+    if config.num_gpus > there:
+        raise UserError(f"--num_gpus={config.num_gpus}, but {there} GPU{'s are' if there != 1 else ' is'} visible here; "
+                        f"lower it, or add --emulate to run {config.num_gpus} replicas on the CPU")
+    return "GPU", config.num_gpus
+
+
+def has_fast_bfloat16(kind: str) -> bool:
+    """Whether bfloat16 is the faster arithmetic of this machine's `kind` of device."""
+    if kind == "TPU":
+        return True
+    if kind == "CPU":
+        try:
+            flags = pathlib.Path("/proc/cpuinfo").read_text()
+        except OSError:
+            return False
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    try:  # Ampere (compute capability 8.0) and later
+        answer = subprocess.run(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"],
+                                capture_output=True, text=True, timeout=5).stdout.split()
+        return bool(answer) and min(float(value) for value in answer) >= 8.0
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return False

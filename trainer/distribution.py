@@ -1,0 +1,98 @@
+"""The tf.distribute strategy of a plan, and what must be set before anything else touches TensorFlow.
+
+    strategy = distribution.build(config, plan)
+    with strategy.scope(): ...
+"""
+import keras
+import tensorflow as tf
+
+from trainer import devices
+from trainer.config import Config, UserError
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def build(config: Config, plan: devices.Plan) -> tf.distribute.Strategy:
+    """Sets up devices, threads, numerics and seeds; returns the strategy. Call it once, first of all.
+
+    UserError where TensorFlow does not see the devices that the plan counts on.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(config.intra_op_threads)
+    tf.config.threading.set_inter_op_parallelism_threads(config.inter_op_threads)
+    keras.mixed_precision.set_global_policy(POLICIES[config.precision])
+    keras.utils.set_random_seed(config.seed % 2**32)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    if plan.strategy == "tpu":
+        return _tpu(config, plan)
+    found = _local_devices(config, plan)
+    if plan.strategy == "one_device":
+        return tf.distribute.OneDeviceStrategy(found[0])
+    if plan.strategy == "mirrored":
+        return tf.distribute.MirroredStrategy(found, cross_device_ops=_cross_device_ops(config, plan))
+    if plan.strategy == "central_storage":
+        return tf.distribute.experimental.CentralStorageStrategy(found, parameter_device="/cpu:0")
+    implementation = {"ring": "RING", "nccl": "NCCL"}.get(config.all_reduce, "AUTO")
+    return tf.distribute.MultiWorkerMirroredStrategy(
+        communication_options=tf.distribute.experimental.CommunicationOptions(
+            implementation=getattr(tf.distribute.experimental.CommunicationImplementation, implementation)))
+
+
+def _local_devices(config: Config, plan: devices.Plan) -> list[str]:
+    """The names of this process's replicas' devices; hides what is not used."""
+    gpus = tf.config.list_physical_devices("GPU")
+    local = plan.replicas // plan.workers
+    if plan.kind == "GPU":
+        if len(gpus) < local:
+            raise UserError(f"--num_gpus={local}: TensorFlow sees only {len(gpus)} GPUs (driver or CUDA missing?); "
+                            f"lower it, or add --emulate")
+        tf.config.set_visible_devices(gpus[:local], "GPU")
+        for gpu in gpus[:local]:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        return [f"/gpu:{k}" for k in range(local)]
+    tf.config.set_visible_devices([], "GPU")
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * local)
+    return [f"/cpu:{k}" for k in range(local)]
+
+
+def _cross_device_ops(config: Config, plan: devices.Plan) -> tf.distribute.CrossDeviceOps | None:
+    name = config.all_reduce
+    if name == "auto":  # on emulated devices, one sum in memory is faster than a ring through it
+        name = "reduction_to_one_device" if plan.kind == "CPU" else "nccl"
+    return {"nccl": tf.distribute.NcclAllReduce, "hierarchical_copy": tf.distribute.HierarchicalCopyAllReduce,
+            "reduction_to_one_device": tf.distribute.ReductionToOneDevice}[name]()
+
+
+def _tpu(config: Config, plan: devices.Plan) -> tf.distribute.Strategy:
+    """Connects to the TPU and initialises it. UserError with the reason where that fails."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
+            tpu=plan.tpu, zone=config.tpu_zone or None, project=config.gcp_project or None)
+        if plan.tpu != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except Exception as error:  # the resolver raises what its HTTP, gRPC and credential libraries raise
+        reason = " ".join(str(error).split())[:300]
+        if "ConfigureDistributedTPU" in reason:
+            reason = "this TensorFlow has no TPU support; on a TPU VM install tensorflow-tpu"
+        raise UserError(f"--tpu={config.tpu} cannot be used: {type(error).__name__}: {reason}") from error
+
+
+def describe(strategy: tf.distribute.Strategy, config: Config, plan: devices.Plan) -> list[str]:
+    """Lines for the user: devices used and not used, replicas, batch arithmetic."""
+    replicas = strategy.num_replicas_in_sync
+    used = sorted({name for name in strategy.extended.worker_devices})
+    unused = [d.name for d in tf.config.list_physical_devices()
+              if d.device_type == "GPU" and plan.kind != "GPU"]
+    rows = config.global_batch_size // replicas
+    lines = [*plan.notes,
+             f"strategy {plan.strategy}: {replicas} replica{'s' * (replicas > 1)} on "
+             + ", ".join(tf.DeviceSpec.from_string(name).to_string().split("/device:")[-1] for name in used)
+             + (f"; not used: {', '.join(unused)}" if unused else "")
+             + (f"; worker {plan.worker} of {plan.workers}" if plan.workers > 1 else "")]
+    parts = f"{replicas} x {rows}" + (f" ({config.grad_accum_steps} micro-batches of {rows // config.grad_accum_steps})"
+                                      if config.grad_accum_steps > 1 else "")
+    return lines + [f"global batch {config.global_batch_size} = {parts}; {config.precision} arithmetic, float32 weights"
+                    + ("; XLA" if config.xla else "") + ("; deterministic" if config.deterministic else "")]

@@ -1,0 +1,163 @@
+"""The evaluation command: `python -m trainer.evaluator --model_dir=M`, a process of its own beside the trainer.
+
+Evaluates every published checkpoint exactly once, in order, with the moving averages and with the raw weights, on the
+CPU (so that it never takes the trainer's device memory), until training is done and nothing is left.
+"""
+from trainer import signals
+
+if __name__ == "__main__":
+    signals.install()  # any signal ends it at once: every file it writes is whole or absent
+
+import os
+import pathlib
+import sys
+import time
+
+from absl import flags as absl_flags
+
+from trainer import devices, flags, manifest, resolve, watch
+from trainer.config import Config, UserError
+
+SPLITS = ("test", "train")
+SAY_AGAIN_SECS = 600  # how often a wait in vain is said
+
+
+def define() -> absl_flags.FlagValues:
+    """This command's flags."""
+    values = absl_flags.FlagValues()
+    absl_flags.DEFINE_string("model_dir", None, "the run to evaluate", flag_values=values)
+    absl_flags.DEFINE_enum("split", "test", SPLITS, "the examples to evaluate on", flag_values=values)
+    absl_flags.DEFINE_float("poll_secs", 5, "seconds between looks for a new checkpoint", lower_bound=0.01,
+                            upper_bound=86400, flag_values=values)
+    absl_flags.DEFINE_float("timeout_secs", 0, "end after so many seconds without a new checkpoint (0: wait for ever)",
+                            lower_bound=0, upper_bound=1e9, flag_values=values)
+    absl_flags.DEFINE_bool("run_once", False, "evaluate what there is now, then end", flag_values=values)
+    absl_flags.DEFINE_string("data_dir", None, "another place for the data (default: the run's)", flag_values=values)
+    return values
+
+
+def main(argv: list[str]) -> int:
+    """Evaluates until training is done. Returns the exit code: 0, 2, 130 or 143."""
+    values = define()
+    if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):
+        print(__doc__.strip() + "\n\n" + values.get_help())
+        return 0
+    try:
+        rest = flags.read(argv, values)
+        if rest:
+            raise UserError(f"{rest[0]!r} is not a flag; flags are written --name=value, see --help")
+        if not values.model_dir:
+            raise UserError("--model_dir must name the run to evaluate, such as --model_dir=runs/digits")
+        if values.run_once and resolve.read_recorded(values.model_dir) is None:
+            raise UserError(f"--model_dir={values.model_dir} has no config.json: no run was started there; give another")
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it looks for GPUs in vain, and says so as an error
+        return Watcher(values).watch()
+    except UserError as error:
+        print(f"evaluator: {error}", file=sys.stderr)
+        return 2
+
+
+class Watcher:
+    """Follows one run. clock: seconds; sleep: waits so many."""
+
+    def __init__(self, values: absl_flags.FlagValues, clock=time.monotonic, sleep=time.sleep):
+        self.flags, self.clock, self.sleep = values, clock, sleep
+        self.folder = pathlib.Path(values.model_dir, "checkpoints")
+        self.evaluation = None
+
+    def watch(self) -> int:
+        """Evaluates what is published, again and again. Returns 0 when nothing more can come."""
+        ends = "after one look" if self.flags.run_once else "when training is done" + (
+            f", or after {self.flags.timeout_secs:g} s without a new checkpoint" if self.flags.timeout_secs else "")
+        print(f"evaluator: watches {self.folder} every {self.flags.poll_secs:g} s, split {self.flags.split}; ends {ends}",
+              flush=True)
+        since = said = self.clock()
+        while True:
+            # DONE is read before the folder: what was published before it is then seen for certain.
+            done = watch.done(self.flags.model_dir)
+            if resolve.read_recorded(self.flags.model_dir) is not None and self.evaluate_pending():
+                since = said = self.clock()
+                continue
+            if done or self.flags.run_once:
+                self.say_end(done)
+                return 0
+            waited = self.clock() - since
+            if self.flags.timeout_secs and waited > self.flags.timeout_secs:
+                print(f"evaluator: no new checkpoint for {waited:.0f} s (--timeout_secs={self.flags.timeout_secs:g})")
+                return 0
+            if self.clock() - said >= SAY_AGAIN_SECS:
+                said = self.clock()
+                print(f"evaluator: nothing has come for {waited:.0f} s; training is not done", flush=True)
+            self.sleep(self.flags.poll_secs)
+
+    def evaluate_pending(self) -> bool:
+        """Evaluates the published checkpoints that have no result, in order; whether there were any."""
+        if self.evaluation is None and not manifest.published(self.folder):
+            return False
+        if self.evaluation is None:
+            self.build()
+        pending = self.ledger.pending(manifest.published(self.folder))
+        for step in pending[:1]:  # then look again: newer ones may have come, and older ones gone
+            self.evaluate(step)
+        return bool(pending)
+
+    def build(self) -> None:
+        """Imports TensorFlow, takes the ledger's lock for good, builds the network."""
+        from input_pipeline import datasets
+        from trainer import distribution, experiment
+        from trainer.report import Reporter
+        recorded = resolve.read_recorded(self.flags.model_dir)
+        config = Config(**{**recorded, "data_dir": self.flags.data_dir or recorded["data_dir"], "xla": False,
+                           "model_dir": self.flags.model_dir, "intra_op_threads": 0, "inter_op_threads": 0})
+        try:
+            info = datasets.describe(config.dataset, config.data_dir)
+        except (ValueError, OSError) as error:
+            raise UserError(f"--data_dir={config.data_dir}: {error}") from None
+        plan = devices.Plan(strategy="one_device", kind="CPU", replicas=1)
+        strategy = distribution.build(config, plan)
+        self.evaluation = experiment.evaluation(config, info, strategy, self.flags.split)
+        self.ledger = watch.Ledger(self.flags.model_dir, self.flags.split,
+                                   best=experiment.build_task(config).best)
+        self.lock = self.ledger.lock()
+        self.lock.__enter__()  # until the process ends
+        self.ledger.announce()
+        self.reporter = Reporter(self.ledger, lambda line: print(line, flush=True))
+        if not self.ledger.settled():
+            self.reporter.images(0, self.evaluation.first_images())
+
+    def evaluate(self, step: int) -> None:
+        """One result or one recorded reason for `step`."""
+        from trainer.checkpoint import tensors
+        wrong = manifest.damage(self.folder, step)
+        if not wrong:
+            try:
+                found = tensors(self.folder, step)
+            except Exception as error:  # TensorFlow raises several kinds; the trainer may have retired it meanwhile
+                wrong = manifest.damage(self.folder, step) or f"{type(error).__name__}: {error}"
+        if wrong:
+            if step not in manifest.published(self.folder):
+                wrong = "retired by the trainer before it was evaluated"
+            self.ledger.skip(step, wrong)
+            print(f"evaluator: step {step} is left out: {wrong}", flush=True)
+            return
+        kinds = {"ema": {**found["model"], **found["ema"]}} if found.get("ema") else {}
+        results = {kind: self.evaluation.run(weights) for kind, weights in {**kinds, "raw": found["model"]}.items()}
+        self.reporter.report(step, results)
+
+    def say_end(self, done: dict | None) -> None:
+        """The last lines: why it ends, and the best checkpoint."""
+        ledger = watch.Ledger(self.flags.model_dir, self.flags.split)
+        best = ledger.best()
+        why = f"training is done at step {done['step']}" if done else "one look is over (--run_once)"
+        print(f"evaluator: {why}; every published checkpoint is evaluated")
+        if best:
+            name = ledger.best_metric
+            print(f"best: step {best['step']}: {name.replace('_at_', ' @ ')} = {best[name]:.4f} "
+                  f"({best['examples']} examples, {best['weights'].replace('ema', 'EMA')} weights)")
+
+
+if __name__ == "__main__":
+    code = main(sys.argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

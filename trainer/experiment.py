@@ -1,0 +1,124 @@
+"""From a Config to built objects: the only place where the parts are put together.
+
+    strategy = distribution.build(config, plan)
+    experiment = Experiment(run, strategy)        # network, optimizer, state, step, loop, sources
+"""
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from importlib import metadata
+
+import keras
+import tensorflow as tf
+
+from input_pipeline import augment, datasets, pipeline
+from models import registry
+from trainer import inner_loop, optimizers, schedules, task, watch
+from trainer import step as step_lib
+from trainer.config import TRANSIENT, Config, UserError
+from trainer.evaluate import Evaluation
+from trainer.resolve import Run, check_batch
+from trainer.state import State
+
+FIRST_LOSS_SCALE = 2.0**15  # of float16
+
+
+def build_model(config: Config, info: datasets.Info) -> keras.Model:
+    """The network of `config` for this data set's images. UserError if it does not fit them."""
+    try:
+        return registry.build(config.model, input_shape=augment.check(config.augment, info.image_shape),
+                              classes=config.classes, head=config.head, local=config.local,
+                              sync_batch_norm=config.sync_batch_norm)
+    except ValueError as error:
+        raise UserError(f"--model={config.model} cannot be built: {error}") from error
+
+
+def build_task(config: Config) -> task.Classification:
+    """What is learned."""
+    return task.Classification(classes=config.classes, head=config.head, label_smoothing=config.label_smoothing)
+
+
+def load(config: Config, split: str):
+    """The source of a split. UserError if its files cannot be read."""
+    try:
+        return datasets.load(config.dataset, 'eval' if split == 'test' else split, config.data_dir)
+    except (ValueError, OSError) as error:
+        raise UserError(f"--data_dir={config.data_dir}: {error}") from error
+
+
+def evaluation(config: Config, info: datasets.Info, strategy, split: str) -> Evaluation:
+    """One exact pass over `split` on `strategy`, with a network of its own."""
+    return Evaluation(strategy, lambda: build_model(config, info), build_task(config), load(config, split),
+                      augment.parse(config.augment))
+
+
+class Experiment:
+    """Everything a training run needs, built in the strategy's scope."""
+
+    def __init__(self, run: Run, strategy: tf.distribute.Strategy):
+        config = run.config
+        check_batch(config, strategy.num_replicas_in_sync)  # a TPU's cores are known only now
+        self.config, self.info, self.strategy = config, run.info, strategy
+        self.task = build_task(config)
+        self.source = load(config, "train")
+        self.augmentation = augment.parse(config.augment)
+        self.schedule = schedules.build(
+            name=config.lr_schedule, learning_rate=config.learning_rate, decay_steps=config.decay_steps[0],
+            decay_rate=config.decay_rate, staircase=config.staircase, warmup_steps=config.warmup_steps,
+            boundaries=config.decay_steps if config.lr_schedule == "piecewise" else ())
+        rate = step_lib.Rate()
+        with strategy.scope():
+            self.model = build_model(config, run.info)
+            decayed = registry.decayed_kernels(config.model, self.model)
+            optimizer = optimizers.build(
+                config.optimizer, learning_rate=rate, momentum=config.momentum, nesterov=config.nesterov,
+                weight_decay=config.weight_decay, decayed=decayed, head=self.model.layers[-1].trainable_variables)
+            optimizer.build(self.model.trainable_variables)
+        self.state = State(
+            strategy, self.model, optimizer, ema=config.ema_decay > 0, metrics=len(self.task.train_metrics),
+            losses=len(step_lib.loss_names(config, self.task, decayed)),
+            loss_scale=FIRST_LOSS_SCALE if config.precision == "float16" else 1.0)
+        with tf.device("cpu:0"):
+            self.stop = tf.Variable(False, trainable=False, name="stop")
+        step = step_lib.build(strategy, self.state, self.task, config, schedule=self.schedule, rate=rate,
+                              decayed=decayed, examples=len(self.source), stop=self.stop)
+        self.loss_names = step.loss_names
+        self.loop = inner_loop.InnerLoop(step, self.state, self.model, max_skipped_steps=config.max_skipped_steps)
+
+    def batches(self, start_step: int):
+        """The iterator of training batches from batch number `start_step` on."""
+        return iter(pipeline.distribute(self.strategy, lambda context: pipeline.training(
+            self.source, self.augmentation, seed=self.config.seed, batch_size=self.config.global_batch_size,
+            start_step=start_step, **pipeline.share(context))))
+
+    def weights(self) -> dict[str, dict[str, tf.Variable]]:
+        """The kinds of weights there are to evaluate, by path: raw, and ema where averages are kept."""
+        variables = self.state.variables()
+        kinds = {"raw": variables["model"]}
+        if variables["ema"]:
+            kinds = {"ema": variables["model"] | variables["ema"], **kinds}
+        return kinds
+
+
+def write_config(config: Config) -> None:
+    """config.json: the resolved configuration, package versions, git revision."""
+    folder = pathlib.Path(config.model_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {name: value for name, value in vars(config).items() if name not in TRANSIENT}
+    versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "absl-py", "tensorboard")}
+    text = json.dumps({"config": values, "versions": {"python": platform.python_version(), **versions},
+                       "git_revision": _git_revision()}, indent=1)
+    watch.write_whole(folder / "config.json", text + "\n")
+
+
+def _git_revision() -> str | None:
+    """The revision of this checkout, with + where files were changed; None outside one."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        answer = subprocess.run(["git", "-C", here, "describe", "--always", "--abbrev=40", "--dirty=+"],
+                                capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,68 @@
+"""Many steps in one call into TensorFlow: the loop inside the graph.
+
+    loop = InnerLoop(step, state, model, max_skipped_steps=10)
+    metrics = loop.run(iterator, until=1000)      # ends early on a signal, or after too many skipped steps
+    metrics = loop.observe(iterator)              # one step that also returns activations and gradients
+
+Two traces a run: the plain loop, and one step with what the summaries show.
+"""
+import keras
+import tensorflow as tf
+
+from trainer import summaries
+from trainer.state import State
+from trainer.step import Step
+
+KEPT = ("losses", "gradient_norm", "rate", "indices", "stop")  # of the last step's metrics
+
+
+class InnerLoop:
+    """traces: how often Python traced a step, for the law that this happens once (twice with summaries)."""
+
+    def __init__(self, step: Step, state: State, model: keras.Model, *, max_skipped_steps: int):
+        self._step, self._state, self._max_skipped = step, state, max_skipped_steps
+        self._plain = lambda images: (model(images, training=True), ())
+        self._observed = summaries.observed(model)
+        self.traces = 0
+        self._many = tf.function(self._loop, autograph=False)
+        self._one = tf.function(self._single, autograph=False)
+
+    def run(self, iterator, until: int) -> dict:
+        """Steps until `state.step` is `until`; the last step's metrics and `waited`, seconds without data."""
+        return self._many(iterator, tf.constant(until, tf.int64))
+
+    def observe(self, iterator) -> dict:
+        """One step; its metrics with `extras` and `gradients`, and `waited`."""
+        return self._one(iterator)
+
+    def _loop(self, iterator, until):
+        self.traces += 1
+        state = self._state
+
+        def more(last, _):
+            return (state.step < until) & ~last["stop"] & (state.skipped_in_row <= self._max_skipped)
+
+        def body(_, waited):
+            batch, seconds = _next(iterator)
+            metrics = self._step(batch, self._plain)
+            return {name: metrics[name] for name in KEPT}, waited + seconds
+
+        losses, batch_size = len(self._step.loss_names), self._step.batch_size
+        none = {"losses": tf.zeros([losses]), "gradient_norm": tf.zeros([]), "rate": tf.zeros([]),
+                "indices": tf.zeros([batch_size], tf.int64), "stop": tf.constant(False)}
+        metrics, waited = tf.while_loop(more, body, [none, tf.constant(0.0, tf.float64)], parallel_iterations=1)
+        return {**metrics, "waited": waited}
+
+    def _single(self, iterator):
+        self.traces += 1
+        batch, waited = _next(iterator)
+        return {**self._step(batch, self._observed), "waited": waited}
+
+
+def _next(iterator):
+    """(the next batch, seconds that it took to come)."""
+    start = tf.timestamp()
+    with tf.control_dependencies([start]):
+        batch = next(iterator)
+    with tf.control_dependencies([value for value in tf.nest.flatten(batch, expand_composites=True)]):
+        return batch, tf.timestamp() - start

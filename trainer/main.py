@@ -1,0 +1,55 @@
+"""The training command: `python -m trainer.main [flags]`; with no flags, the `digits` recipe.
+
+Flags are parsed and checked before TensorFlow is imported, so that a wrong command fails at once, with code 2 and one
+line. `--help` lists every flag with its default.
+"""
+from trainer import signals
+
+if __name__ == "__main__":
+    signals.install()  # before the slow imports: from the first line on, a signal ends the run as it should
+
+import os
+import sys
+
+from trainer import config, flags, resolve
+
+
+def main(argv: list[str]) -> int:
+    """Trains as `argv` says. Returns the exit code: 0, 2, 3, 130 or 143."""
+    if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in argv[1:]):
+        print(flags.help_text())
+        return 0
+    try:
+        run = resolve.resolve(flags.parse(argv))
+        get_data(run)
+        # TensorFlow's own chatter. On CPUs it reports the missing GPU as an error; elsewhere errors are worth reading.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if run.plan.kind == "CPU" else "2")
+        if run.config.fast_dev_run:
+            from trainer import fast_dev_run
+            return fast_dev_run.run(run)
+        from trainer import train  # imports TensorFlow
+        return train.run(run)
+    except config.UserError as error:
+        print(f"trainer: {error}", file=sys.stderr)
+        return 2
+
+
+def get_data(run: resolve.Run) -> None:
+    """Downloads the data set if the command asks for it and it is not there. UserError if that fails."""
+    if not run.config.download or run.config.dry_run:
+        return
+    from input_pipeline import datasets, download
+    if run.config.dataset not in download.ARCHIVES:
+        return
+    try:
+        download.fetch(run.config.dataset, run.config.data_dir)
+        datasets.describe(run.config.dataset, run.config.data_dir)
+    except (ValueError, OSError) as error:
+        raise config.UserError(f"--download: {error}") from None
+
+
+if __name__ == "__main__":
+    code = main(sys.argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # TensorFlow's threads need no goodbye, and may take seconds over one

@@ -1,0 +1,29 @@
+"""The recipes: functions that return a Config. Each docstring gives the command, the time and the result.
+
+    RECIPES["cifar10_tutorial"]()
+"""
+from trainer.config import Config
+
+
+def digits() -> Config:
+    """The embedded default: 8x8 handwritten digits that ship inside scikit-learn, a small CNN.
+
+    python -m trainer.main
+    """
+    return Config(histogram_steps=200, checkpoint_steps=200)
+
+
+def cifar10_tutorial() -> Config:
+    """The TensorFlow CIFAR-10 tutorial: its distortions, network, loss, decay and moving averages.
+
+    python -m trainer.main --recipe=cifar10_tutorial --data_dir=DATA --download --num_gpus=2 --emulate
+    """
+    return Config(
+        recipe="cifar10_tutorial", model="cifar10_tutorial", dataset="cifar10",
+        augment="crop:24,flip,brightness:63,contrast:0.2:1.8,standardize",
+        train_steps=1_000_000, train_epochs=0, global_batch_size=128,
+        optimizer="sgd", learning_rate=0.1, lr_schedule="exponential", decay_epochs=350, decay_rate=0.1,
+        staircase=True, weight_decay=0.004, ema_decay=0.9999, max_skipped_steps=0)
+
+
+RECIPES = {recipe.__name__: recipe for recipe in (digits, cifar10_tutorial)}

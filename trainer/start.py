@@ -1,0 +1,66 @@
+"""How a run starts: resumed, warm or fresh; and the start that only shows what would be run.
+
+    step, how = start.begin(experiment, run)
+"""
+import json
+import pathlib
+import sys
+
+from trainer import checkpoint, distribution, manifest, summaries
+from trainer.config import UserError
+from trainer.experiment import Experiment
+from trainer.resolve import Run
+
+
+def begin(experiment: Experiment, run: Run) -> tuple[int, str]:
+    """Fills the state: resumed from the newest whole checkpoint, warm from another run's, or fresh. (step, how)"""
+    config, folder = run.config, pathlib.Path(run.config.model_dir, "checkpoints")
+    step, notes = manifest.newest_whole(folder)
+    for note in notes:
+        print(f"trainer: {note}; it is set aside", file=sys.stderr)
+    for bad in [s for s in manifest.published(folder) if step is not None and s > step]:
+        if run.plan.is_chief:
+            manifest.set_aside(folder, bad)
+    if step is not None:
+        checkpoint.restore(folder, step, experiment.state.variables())
+        ignored = f" (--init_from={config.init_from} is not used: the run goes on)" if config.init_from else ""
+        return step, f"resumed from {manifest.prefix(folder, step)}{ignored}"
+    if config.init_from:
+        return 0, "warm start: " + warm_start(experiment, config.init_from)
+    return 0, f"fresh start in {config.model_dir}, seed {config.seed}"
+
+
+def warm_start(experiment: Experiment, source: str) -> str:
+    """Takes the weights of another run (averages where it has them); says which, and which it could not take."""
+    folder = pathlib.Path(source, "checkpoints")
+    if pathlib.Path(source + ".index").exists():
+        folder, step = pathlib.Path(source).parent, int(source.rsplit("-", 1)[1])
+    else:
+        step, _ = manifest.newest_whole(folder)
+    found = checkpoint.tensors(folder, step)
+    there = {**found.get("model", {}), **found.get("ema", {})}
+    taken = 0
+    for variable in experiment.model.variables:
+        value = there.get(variable.path)
+        if value is not None and value.shape == tuple(variable.shape):
+            variable.value.assign(value)
+            taken += 1
+    if not taken:
+        raise UserError(f"--init_from={source} has no variable of --model={experiment.config.model}'s name and shape; "
+                        "give a run of the same network")
+    for average, variable in zip(experiment.state.ema, experiment.model.trainable_variables):
+        average.assign(variable.value.read_value())
+    kind = "moving averages" if found.get("ema") else "weights"
+    return f"{taken} of {len(experiment.model.variables)} variables from the {kind} of {source} at step {step}"
+
+
+def dry_run(run: Run, strategy) -> int:
+    """Prints the resolved configuration, devices, batch arithmetic and the table of layers."""
+    experiment = Experiment(run, strategy)
+    print(json.dumps(vars(run.config), indent=1))
+    for line in distribution.describe(strategy, run.config, run.plan):
+        print(line)
+    print(f"{run.config.train_steps} steps of {run.config.global_batch_size} examples; {len(experiment.source)} training "
+          f"and {run.info.eval_examples} test examples")
+    print(summaries.layer_table(experiment.model))
+    return 0

@@ -1,0 +1,203 @@
+"""One optimizer update: loss, micro-batches, ONE all-reduce, weight decay, clipping, the update, moving averages.
+
+Two passes over the replicas. `gradients` computes what the step would do and changes nothing; `apply` does it, and the
+loop leaves it out where the sums over all replicas are not finite. In between everything is known on every replica alike.
+
+    step = step_lib.build(strategy, state, task, config, schedule=schedule, decayed=kernels, examples=50_000)
+    metrics = step(batch, forward)         # inside a tf.function; forward(images) -> (outputs, extras)
+"""
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from models import layers
+from trainer import optimizers
+from trainer.config import Config
+from trainer.state import State
+
+SCALE_GROWTH_STEPS = 2000  # good steps before float16's loss scale doubles, as in Keras's and NVIDIA's loss scaling
+INDEX_BASE = 1 << 20  # an example's index travels as two numbers below 2^20 and 2^24, exact in float32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """The built step. __call__(batch, forward) makes one update and returns its metrics, a dict of tensors:
+
+    losses [losses] float32 (the task's, a weight decay term a kernel, the total), gradient_norm, ok, stop, rate
+    (scalars), indices [global batch] int64; and what `forward` gave beside the outputs: extras of the first replica,
+    gradients.
+    """
+
+    loss_names: tuple[str, ...]
+    batch_size: int
+    run: Callable
+
+    def __call__(self, batch: dict, forward: Callable) -> dict:
+        return self.run(batch, forward)
+
+
+def loss_names(config: Config, task, decayed: list) -> tuple[str, ...]:
+    """The names of the losses in the order of `metrics["losses"]`."""
+    terms = [f"{kernel.path.rsplit('/', 1)[0]}/weight_loss" for kernel in decayed] if _decay_in_loss(config) else []
+    return (task.loss_name, *terms, "total_loss")
+
+
+def _decay_in_loss(config: Config) -> bool:
+    return config.weight_decay > 0 and not optimizers.decoupled(config.optimizer)
+
+
+def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, *, schedule: Callable, rate: "Rate",
+          decayed: list, examples: int, stop: tf.Variable) -> Step:
+    """The train step of `state`. schedule: completed steps -> learning rate. examples: in the training set, for the
+    running means of an epoch. stop: a boolean variable that asks every worker to end after this step."""
+    trainable = state.model.trainable_variables
+    names = loss_names(config, task, decayed)
+    decay_terms = [trainable.index(kernel) for kernel in decayed] if _decay_in_loss(config) else []
+    replicas = strategy.num_replicas_in_sync
+    local_statistics = replicas > 1 and not config.sync_batch_norm
+
+    def gradients(batch, step, scale, stopping, forward):
+        """On one replica: the global gradient, clipped, and the batch statistics, with nothing written yet."""
+        total, loss_sum, metric_sums, updates, extras = _local_gradients(
+            state.model, task, config, batch, step, scale, forward)
+        high_low = tf.stack([batch["index"] // INDEX_BASE, batch["index"] % INDEX_BASE], 1)
+        travelled = tf.scatter_nd(batch["row"][:, None], tf.cast(high_low, tf.float32), [config.global_batch_size, 2])
+        statistics = [value for _, value in updates] if local_statistics else []
+        # One message for everything: gradients, sums of loss and metrics, the indices of the examples, the wish to end.
+        parts = [*total, loss_sum, metric_sums, travelled, tf.cast(stopping, tf.float32), *statistics]
+        parts = _all_reduce(parts)
+        total = [gradient / scale for gradient in parts[:len(total)]]
+        loss_sum, metric_sums, travelled, stop_sum = parts[len(total):len(total) + 4]
+        if local_statistics:
+            updates = [(variable, value / replicas)
+                       for (variable, _), value in zip(updates, parts[len(total) + 4:])]
+        # Weight decay terms are the same on every replica: added after the sum, they count once.
+        terms = [config.weight_decay * tf.nn.l2_loss(trainable[k].value) for k in decay_terms]
+        for k in decay_terms:
+            total[k] += config.weight_decay * trainable[k].value
+        loss = loss_sum / config.global_batch_size
+        losses = tf.stack([loss, *terms, tf.add_n([loss, *terms])])
+        norm = tf.linalg.global_norm(total)
+        if config.clip_norm:
+            factor = tf.minimum(1.0, config.clip_norm / tf.maximum(norm, 1e-30))
+            total = [gradient * factor for gradient in total]
+        indices = tf.cast(travelled[:, 0], tf.int64) * INDEX_BASE + tf.cast(travelled[:, 1], tf.int64)
+        metrics = {"losses": losses, "gradient_norm": norm, "metric_sums": metric_sums, "indices": indices,
+                   "stop": stop_sum > 0, "ok": tf.math.is_finite(norm) & tf.math.is_finite(losses[-1])}
+        return total, [value for _, value in updates], metrics, extras
+
+    written = []  # the variables that the forward pass updates, known once `gradients` is traced
+
+    def note_updates(updates):
+        written[:] = [variable for variable, _ in updates]
+        return updates
+
+    def apply(total, updates, learning_rate, decay):
+        """On one replica: the update, the moving averages of the weights, the batch statistics."""
+        rate.value = learning_rate
+        state.optimizer.apply(total, trainable)
+        pairs = [(average, weight.value, decay) for average, weight in zip(state.ema, trainable)]
+        pairs += [(variable.value, value, None) for variable, value in zip(written, updates)]
+        tf.distribute.get_replica_context().merge_call(_assign_all, args=(pairs,))
+
+    def _local_gradients(model, task, config, batch, step, scale, forward):
+        total, updates, extras = None, [], ()
+        loss_sum, metric_sums = 0.0, 0.0
+        rows = config.global_batch_size // replicas // config.grad_accum_steps
+        for k in range(config.grad_accum_steps):
+            # Each micro-batch waits for the one before, or they would all be in memory at once.
+            with tf.control_dependencies(total or []):
+                part = {name: tf.identity(value[k * rows:(k + 1) * rows]) for name, value in batch.items()}
+            with layers.replica_step(seed=config.seed, step=step, first_row=part["row"][0], updates=updates) as context:
+                with tf.GradientTape() as tape:
+                    outputs, extras = forward(part["image"])
+                    losses = task.losses(outputs, part)
+                    # Over the global batch, so that the sum over replicas and micro-batches is the mean.
+                    objective = tf.reduce_sum(losses) / config.global_batch_size * scale
+                found = tape.gradient(objective, [v.value for v in trainable],
+                                      unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            updates = context.updates
+            total = found if total is None else [a + b for a, b in zip(total, found)]
+            sums = task.sums(outputs, part)
+            loss_sum += tf.reduce_sum(losses)
+            metric_sums += tf.stack([tf.reduce_sum(sums[name]) for name in task.train_metrics])
+        return total, loss_sum, metric_sums, note_updates(updates), extras
+
+    def run(batch, forward):
+        """One step, across replicas."""
+        step = state.step.read_value()
+        total, updates, metrics, extras = strategy.run(
+            lambda batch, step, scale, stopping: gradients(batch, step, scale, stopping, forward),
+            args=(batch, step, state.loss_scale.read_value(), stop.read_value()))
+        metrics = {name: strategy.experimental_local_results(value)[0] for name, value in metrics.items()}
+        metrics["rate"] = schedule(step)
+        count = tf.cast(step + 1, tf.float32)
+        decay = tf.minimum(tf.constant(config.ema_decay), (1 + count) / (10 + count))
+
+        def update():
+            strategy.run(apply, args=(total, updates, metrics["rate"], decay))
+            return True
+
+        tf.cond(metrics["ok"], update, lambda: False)
+        _account(state, metrics, config, examples)
+        metrics["extras"] = tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], extras)
+        metrics["gradients"] = [strategy.experimental_local_results(gradient)[0] for gradient in total]
+        return metrics
+
+    return Step(loss_names=names, batch_size=config.global_batch_size, run=run)
+
+
+class Rate:
+    """The learning rate of the update that is being traced: what the optimizer asks for."""
+
+    value = None
+
+    def __call__(self):
+        return self.value if self.value is not None else tf.constant(0.0)
+
+
+def _assign_all(strategy, triples):
+    """Across replicas: every replica's own copy of a variable moves towards its value (decay) or takes it (None)."""
+    for variable, value, decay in triples:
+        if decay is None:
+            strategy.extended.update(variable, lambda v, new: v.assign(new), args=(value,), group=False)
+        else:
+            strategy.extended.update(
+                variable, lambda v, new, decay: v.assign_sub((1 - decay) * (v - new)), args=(value, decay), group=False)
+
+
+def _all_reduce(parts: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The sums over replicas of float32 tensors, as one message: flattened, joined, summed, cut apart again."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return parts
+    shapes = [part.shape for part in parts]
+    joined = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat([tf.reshape(part, [-1]) for part in parts], 0))
+    pieces = tf.split(joined, [shape.num_elements() for shape in shapes])
+    return [tf.reshape(piece, shape) for piece, shape in zip(pieces, shapes)]
+
+
+def _account(state: State, metrics: dict, config: Config, examples: int) -> None:
+    """Counts the step: averages of the losses, running means of the epoch, skipped steps, float16's loss scale."""
+    ok, step = metrics["ok"], state.step.read_value()
+    start = step * config.global_batch_size
+    new_epoch = (step == 0) | (start // examples != (start - config.global_batch_size) // examples)
+    sums = tf.concat([metrics["metric_sums"], [float(config.global_batch_size)]], 0)
+    before = tf.where(new_epoch, tf.zeros_like(state.epoch_sums), state.epoch_sums)
+    state.epoch_sums.assign(before + tf.where(ok, tf.cast(sums, tf.float64), 0))
+    # The averages start from the first value (as the tutorial's, which are initialised with it), and keep out NaN.
+    average = tf.where(step == 0, metrics["losses"], 0.9 * state.loss_averages + 0.1 * metrics["losses"])
+    state.loss_averages.assign(tf.where(ok, average, state.loss_averages))
+    skip = tf.cast(~ok, tf.int64)
+    state.skipped.assign_add(skip)
+    if config.precision == "float16":
+        good = tf.where(ok, state.good_steps + 1, 0)
+        grow = good >= SCALE_GROWTH_STEPS
+        scale = tf.where(ok, tf.where(grow, state.loss_scale * 2, state.loss_scale), state.loss_scale / 2)
+        # A skip that only finds the right scale is no divergence.
+        skip = tf.where(state.loss_scale > 1, tf.constant(0, tf.int64), skip)
+        state.loss_scale.assign(tf.maximum(scale, 1.0))
+        state.good_steps.assign(tf.where(grow, tf.constant(0, tf.int64), good))
+    state.skipped_in_row.assign(tf.where(ok, tf.constant(0, tf.int64), state.skipped_in_row + skip))
+    state.step.assign_add(1)

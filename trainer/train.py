@@ -1,0 +1,259 @@
+"""The training loop, top to bottom.
+
+    code = train.run(resolve.resolve(flags.parse(sys.argv)))
+
+The order within one turn is the contract of a resume: steps are made inside the graph up to the next event; then the
+lines and summaries of the step are written and flushed; only then is its checkpoint published. So whatever a
+checkpoint's step has told is in the files, and a restart drops what lies beyond it.
+"""
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+import sys
+
+import numpy as np
+
+from trainer import checkpoint, distribution, manifest, signals, summaries, watch
+from trainer import start as start_lib
+from trainer.config import UserError
+from trainer.events import Events
+from trainer.experiment import Experiment, evaluation, write_config
+from trainer.report import Reporter
+from trainer.resolve import Run
+from trainer.stopwatch import Stopwatch
+from trainer.writers import Console, JsonLines, console_line, duration
+
+DIVERGED = 3
+
+
+def every(step: int, interval: int, last: int) -> bool:
+    """Whether `step` is due at this interval; the last step always is. Interval 0: never."""
+    return interval > 0 and (step % interval == 0 or step == last)
+
+
+def next_event(step: int, config, last: int) -> int:
+    """The step at which the loop must come back to Python: the nearest that something is due at."""
+    intervals = [n for n in (config.log_steps, config.summary_steps, config.histogram_steps, config.checkpoint_steps,
+                             config.eval_steps) if n]
+    targets = [last, *((step // n + 1) * n for n in intervals), *(k for k in config.profile_steps if k > step)]
+    if config.steps_per_loop:
+        targets.append(step + config.steps_per_loop)
+    return min(targets)
+
+
+def run(run: Run) -> int:
+    """Trains; returns the exit code. UserError for what only the devices, the data or a checkpoint could show."""
+    config, chief, folder = run.config, run.plan.is_chief, pathlib.Path(run.config.model_dir)
+    stopwatch = Stopwatch()
+    with contextlib.ExitStack() as stack:
+        starting = stack.enter_context(contextlib.ExitStack())
+        starting.enter_context(stopwatch.phase("starting"))
+        strategy = distribution.build(config, run.plan)
+        if config.dry_run:
+            return start_lib.dry_run(run, strategy)
+        if chief:
+            (folder / "train").mkdir(parents=True, exist_ok=True)
+            stack.enter_context(watch.exclusive(folder / "train" / ".lock", f"another trainer works on {folder}"))
+        console = Console(config.progress if chief else "none", sys.stdout)
+        experiment = Experiment(run, strategy)
+        start, how = start_lib.begin(experiment, run)
+        for line in [*distribution.describe(strategy, config, run.plan), summaries.layer_table(experiment.model), how]:
+            console.message(line)
+        if chief:
+            write_config(config)
+        if start >= config.train_steps:
+            console.message(f"nothing to do: {folder} is complete at step {start}")
+            if chief and watch.done(folder) is None:
+                write_done(config, start, "complete")
+            return 0
+        trainer = Trainer(run, experiment, start, console, stopwatch)
+        starting.close()
+        return trainer.train()
+
+
+def write_done(config, step: int, why: str) -> None:
+    """DONE: training ended, for this number of steps."""
+    watch.write_whole(pathlib.Path(config.model_dir, "DONE"),
+                      json.dumps({"step": step, "train_steps": config.train_steps, "why": why}) + "\n")
+
+
+class Trainer:
+    """One process's training from step `start` to the end."""
+
+    def __init__(self, run: Run, experiment: Experiment, start: int, console: Console, stopwatch: Stopwatch):
+        self.run, self.config, self.experiment, self.console = run, run.config, experiment, console
+        self.state, self.stopwatch, self.start = experiment.state, stopwatch, start
+        self.chief = run.plan.is_chief
+        folder = pathlib.Path(self.config.model_dir)
+        self.metrics = JsonLines(folder / "train" / "metrics.jsonl")
+        self.keeper = checkpoint.Checkpointer(
+            folder / "checkpoints", self.state.variables(), keep=self.config.keep_checkpoints,
+            protected=lambda old: watch.protected(folder, old)) if self.chief else None
+        self.events = self._open_files(folder, start) if self.chief else None
+        self.evaluation, self.reporter, self.without_better = None, None, 0
+        self.told = {}  # the rates of the last line, for the summaries
+
+    def _open_files(self, folder: pathlib.Path, start: int) -> Events:
+        """Drops the lines beyond `start` and opens this process's event file."""
+        if os.path.exists(self.metrics.path):
+            self.metrics.drop_after(start)
+        events = Events(str(folder / "train"))
+        events.restart(start)
+        summaries.start(events, start, self.experiment.model, vars(self.config),
+                        summaries.layer_table(self.experiment.model))
+        return events
+
+    def train(self) -> int:
+        """The loop. Returns the exit code."""
+        config, step, last = self.config, self.start, self.config.train_steps
+        batches = self.experiment.batches(step)
+        self.stopwatch.begin(step, step * config.global_batch_size)
+        compiled = set()
+        waited = 0.0
+        signals.on_signal(self._on_signal)
+        while True:
+            # 1. Steps, inside the graph, up to the next event; one observed step where summaries are due.
+            observe = every(step + 1, config.summary_steps, last) or every(step + 1, config.histogram_steps, last)
+            with self.stopwatch.phase("training" if observe in compiled else "compiling"):
+                if observe:
+                    metrics = self.experiment.loop.observe(batches)
+                else:
+                    until = next_event(step, config, last)
+                    due = until - 1 if every(until, config.summary_steps, last) or \
+                        every(until, config.histogram_steps, last) else until
+                    metrics = self.experiment.loop.run(batches, max(due, step + 1))
+                metrics["losses"] = metrics["losses"].numpy()  # waits for the devices
+                step = int(self.state.step.numpy())
+            compiled.add(observe)
+            waited += float(metrics["waited"])
+            # 2. What there is to tell of it, before its checkpoint is published.
+            diverged = int(self.state.skipped_in_row.numpy()) > config.max_skipped_steps
+            stopping = bool(metrics["stop"])
+            if every(step, config.log_steps, last) or diverged:
+                self._log(step, metrics, waited)
+                waited = 0.0
+            if observe and self.chief:
+                with self.stopwatch.phase("summaries"):
+                    self._summarize(step, metrics)
+            # 3. A run that diverged leaves the last good checkpoint as it is.
+            if diverged:
+                return self._diverged(step, metrics)
+            # 4. The checkpoint of this step; an evaluation's step has one, so that the best can be kept.
+            evaluate = every(step, config.eval_steps, last)
+            if every(step, config.checkpoint_steps, last) or step == last or stopping or evaluate:
+                self._save(step)
+            if stopping:
+                return self._stop(step)
+            # 5. Evaluation inside the trainer.
+            enough = evaluate and self._evaluate(step)
+            if step == last or enough:
+                return self._finish(step, "complete" if step == last else "early stop")
+
+    def _on_signal(self, number: int) -> None:
+        """In the watching thread: before this process's first step there is nothing to save."""
+        if int(self.state.step.numpy()) == self.start:
+            signals.leave(number)
+        self.experiment.stop.assign(True)
+
+    def _log(self, step: int, metrics: dict, waited: float) -> None:
+        config, losses = self.config, metrics["losses"]
+        examples, seconds = self.stopwatch.rate(step, step * config.global_batch_size)
+        sums = self.state.epoch_sums.numpy()
+        means = {name: float(value / sums[-1]) if sums[-1] else 0.0
+                 for name, value in zip(self.experiment.task.train_metrics, sums)}
+        fraction = min(1.0, waited / (seconds * config.log_steps)) if np.isfinite(seconds) else 0.0
+        self.told = {"examples_per_second": examples, "data_wait_fraction": fraction}
+        line = {"step": step, "loss": float(losses[-1]), self.experiment.task.loss_name: float(losses[0]), **means,
+                "learning_rate": float(metrics["rate"]), **self.told, "gradient_norm": float(metrics["gradient_norm"]),
+                "skipped_steps": int(self.state.skipped.numpy()),
+                "batch_digest": hashlib.sha256(metrics["indices"].numpy().astype("<i8").tobytes()).hexdigest()[:16]}
+        if self.chief:
+            self.metrics.append(line)
+        eta = duration(self.stopwatch.eta(step, config.train_steps))
+        shown = ", ".join(f"{name.replace('_at_', ' @ ')} = {value:.3f}" for name, value in means.items())
+        extra = f"{shown}; data wait {100 * fraction:.0f} %; {eta} left"
+        if line["skipped_steps"]:
+            extra += f"; {line['skipped_steps']} skipped as not finite"
+        text = console_line(datetime.datetime.now(), step, line["loss"], examples, seconds, extra)
+        self.console.log(text, step, config.train_steps,
+                         f"loss {line['loss']:.4g}, {shown}, {examples:.0f} examples/s, {eta} left")
+
+    def _summarize(self, step: int, metrics: dict) -> None:
+        config, events = self.config, self.events
+        if every(step, config.summary_steps, config.train_steps):
+            averages = self.state.loss_averages.numpy()
+            values = {"learning_rate": metrics["rate"], "gradient_norm": metrics["gradient_norm"],
+                      "skipped_steps": self.state.skipped.numpy()}
+            for name, value, average in zip(self.experiment.loss_names, metrics["losses"], averages):
+                values |= {name: value, f"{name}/average": average}
+            sums = self.state.epoch_sums.numpy()
+            values |= {name: value / sums[-1] for name, value in zip(self.experiment.task.train_metrics, sums)
+                       if sums[-1]}
+            events.scalars(step, values | self.told)
+            events.images(step, "images", summaries.displayable(metrics["extras"]["images"].numpy()))
+        if every(step, config.histogram_steps, config.train_steps):
+            summaries.histograms(events, step, metrics, self.experiment.model)
+        events.flush()
+
+    def _save(self, step: int) -> None:
+        if self.chief and self.keeper.last_saved != step:
+            with self.stopwatch.phase("saving"):
+                self.keeper.save(step)
+
+    def _evaluate(self, step: int) -> bool:
+        """Evaluates the current weights; whether training should stop early."""
+        config = self.config
+        ledger = self.reporter.ledger if self.reporter else watch.Ledger(config.model_dir, "test",
+                                                                         best=self.experiment.task.best)
+        with self.stopwatch.phase("evaluating"):
+            if self.evaluation is None:
+                self.evaluation = evaluation(config, self.run.info, self.experiment.strategy, "test")
+            results = {kind: self.evaluation.run({path: value.read_value() for path, value in weights.items()})
+                       for kind, weights in self.experiment.weights().items()}
+            if not self.chief:
+                return False
+            before = ledger.best()
+            try:
+                with ledger.lock():
+                    if step in ledger.settled():
+                        return False
+                    self.reporter = self.reporter or Reporter(ledger, self.console.message)
+                    self.reporter.report(step, results)
+            except UserError as error:  # the separate evaluator does it
+                self.console.message(f"step {step} is left to it: {error}")
+                return False
+        better = before is None or ledger.best()["step"] == step
+        self.without_better = 0 if better else self.without_better + 1
+        return bool(config.early_stop_evals) and self.without_better >= config.early_stop_evals
+
+    def _diverged(self, step: int, metrics: dict) -> int:
+        print(f"trainer: diverged at step {step}: loss = {metrics['losses'][-1]:g}, gradient norm = "
+              f"{float(metrics['gradient_norm']):g}; more than --max_skipped_steps={self.config.max_skipped_steps} steps "
+              "in a row were not finite. The last good checkpoint is untouched; lower --learning_rate, or give "
+              "--clip_norm", file=sys.stderr)
+        self._close()
+        return DIVERGED
+
+    def _stop(self, step: int) -> int:
+        self._close()
+        self.console.message(f"signal {signals.received()}: saved step {step}; the same command goes on from there")
+        return signals.exit_code()
+
+    def _finish(self, step: int, why: str) -> int:
+        self._close()
+        self.console.close()
+        if self.chief:
+            write_done(self.config, step, why)
+        self.console.message(self.stopwatch.report())
+        self.console.message(f"done: step {step} ({why}); see it with: tensorboard --logdir={self.config.model_dir}")
+        return 0
+
+    def _close(self) -> None:
+        """Everything written and published."""
+        if self.chief:
+            with self.stopwatch.phase("saving"):
+                self.keeper.wait()
+            self.events.close()

@@ -1,8 +1,8 @@
 """What can be downloaded: for each data set the files, where they lie, and how they are known to be right.
 
 Sizes and digests are those that tensorflow_datasets publishes (`checksums.tsv` and `url_checksums/` of its
-repository). NOAA's carbon dioxide series grows by a line every month and has no fixed digest: there only the size is
-capped and the format checked.
+repository). NOAA's carbon dioxide series grows by a line every month and has no fixed digest: there only the
+size is capped and the format checked.
 
     ARCHIVES["cifar10"].files[0].sha256
 """
@@ -19,7 +19,7 @@ class Remote:
     name: str                                         # of the file here
     size: int                                         # bytes: exactly; without sha256, at most
     sha256: str | None = None                         # None: the content changes; the file is never resumed
-    convert: Callable[[bytes], bytes] | None = None   # to the file's final content; ValueError: not the format
+    convert: Callable[[bytes], bytes] | None = None   # to its content here; ValueError: not the format
 
     @property
     def size_rule(self) -> str:
@@ -32,7 +32,7 @@ class Archive:
 
     name: str
     folder: str
-    kind: str                       # "tar": one gzip-compressed tar, all of it below `folder`; "files": as they are
+    kind: str                       # "tar": one gzip-compressed tar, all below `folder`; "files": as they are
     files: tuple[Remote, ...]
     holds: tuple[str, ...] = ()     # paths below `folder` without which it is not the data set
     unpacked_limit: int             # bytes of all files together
@@ -40,27 +40,29 @@ class Archive:
 
 
 def monthly_means(content: bytes) -> bytes:
-    """NOAA's monthly CSV as one line a month: `1958-03,1958.2027,315.71,...`, the average [ppm] in the third column.
+    """NOAA's monthly CSV as one line a month: `1958-03,1958.2027,315.71,...`, the average [ppm] in the third
+    column.
 
-    NOAA writes `#` comments, a header, and `year,month,decimal date,average,...`. ValueError: months are missing or
-    repeated, or an average is not between 100 and 1000 ppm (a missing one is -99.99).
+    NOAA writes `#` comments, a header, and `year,month,decimal date,average,...`. ValueError: months are
+    missing or repeated, or an average is not between 100 and 1000 ppm (a missing one is -99.99).
     """
     lines = content.decode("utf-8", errors="replace").splitlines()
     rows = [line.split(",") for line in lines if line.strip() and not line.startswith("#")]
     if len(rows) < 13 or rows[0][:2] != ["year", "month"]:
-        raise ValueError("not NOAA's monthly means, which begin with # comments and the header year,month,...")
+        raise ValueError("not NOAA's monthly means, which begin with # comments and the header year,month")
     made = [",".join(["Date", "Decimal Date", "Average", *rows[0][4:]])]
     before = None
     for row in rows[1:]:
+        shown = ",".join(row)[:80]
         try:
             month = int(row[0]) * 12 + int(row[1]) - 1
             average = float(row[3])
         except (ValueError, IndexError):
-            raise ValueError(f"the line {','.join(row)[:80]!r} is not year,month,decimal date,average,...") from None
+            raise ValueError(f"the line {shown!r} is not year,month,decimal date,average,...") from None
         if before is not None and month != before + 1:
-            raise ValueError(f"the line {','.join(row)[:80]!r} does not follow the month before it")
+            raise ValueError(f"the line {shown!r} does not follow the month before it")
         if not 100 <= average <= 1000:
-            raise ValueError(f"the average in {','.join(row)[:80]!r} is not between 100 and 1000 ppm")
+            raise ValueError(f"the average in {shown!r} is not between 100 and 1000 ppm")
         made.append(",".join([f"{month // 12:04d}-{month % 12 + 1:02d}", *row[2:]]))
         before = month
     return ("\n".join(made) + "\n").encode()

@@ -83,8 +83,7 @@ def read_file(path: str) -> tuple[np.ndarray, np.ndarray]:
     if len(wrong):
         raise ValueError(f"{path}: label {labels[wrong[0]]} at byte {wrong[0] * RECORD_BYTES}; "
                          "a label byte must be 0..9")
-    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(images), labels.copy()
+    return records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
 def load(split: str, data_dir: str | None = None) -> Source:
@@ -95,6 +94,9 @@ def load(split: str, data_dir: str | None = None) -> Source:
     from input_pipeline import sources
 
     info = describe(data_dir)
-    files = [read_file(path) for path in paths(data_dir, split)]
-    images, labels = (np.concatenate(arrays) for arrays in zip(*files))
+    images = np.empty((RECORDS_A_FILE * len(FILES[split]), *IMAGE_SHAPE), np.uint8)
+    labels = np.empty(len(images), np.uint8)
+    for number, path in enumerate(paths(data_dir, split)):
+        part = slice(number * RECORDS_A_FILE, (number + 1) * RECORDS_A_FILE)
+        images[part], labels[part] = read_file(path)
     return sources.Arrays(images, labels, info.classes, name=f"cifar10, {split}")

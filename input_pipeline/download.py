@@ -1,14 +1,14 @@
 """Fetches a data set over HTTP: verified, restartable, whole or absent.
 
-Every file goes to `<data_dir>/.download/`, where a cut connection or a killed process is resumed, and is compared
-with its published size and sha256. Only then is it unpacked, into a sibling folder that one rename publishes as
-`<data_dir>/<folder>`. So the folder is either complete or not there, whenever the process dies.
+Every file goes to `<data_dir>/.download/`, where a cut connection or a killed process is resumed, and is
+compared with its published size and sha256. Only then is it unpacked, into a sibling folder that one rename
+publishes as `<data_dir>/<folder>`. So the folder is either complete or not there, whenever the process dies.
 
-    from input_pipeline import download
-    download.fetch("cifar10", "data")        # data/cifar-10-batches-bin; at once, without network, if it is there
+    from input_pipeline import download download.fetch("cifar10", "data")        # data/cifar-10-batches-bin;
+    at once, without network, if it is there
 
-`LOCKSTEP_MIRROR=URL` in the environment takes every file from that one folder instead (http, https or file), with
-the same digests. Proxies are those of `urllib` (`https_proxy`, `no_proxy`).
+`LOCKSTEP_MIRROR=URL` in the environment takes every file from that one folder instead (http, https or file),
+with the same digests. Proxies are those of `urllib` (`https_proxy`, `no_proxy`).
 """
 
 import contextlib
@@ -35,6 +35,8 @@ ATTEMPTS = 4                # in a row that bring less than PROGRESS_BYTES each;
 PROGRESS_BYTES = 1 << 20
 TIMEOUT_SECONDS = 30.0      # without a single byte
 _CHUNK_BYTES = 1 << 16
+# Not worth another attempt. The last three: of a file:/// mirror.
+_LASTING = (ssl.SSLCertVerificationError, FileNotFoundError, IsADirectoryError, PermissionError)
 
 
 def fetch(archive: Archive | str, data_dir: str | os.PathLike, *, progress: Progress | None = None,
@@ -42,13 +44,15 @@ def fetch(archive: Archive | str, data_dir: str | os.PathLike, *, progress: Prog
     """Makes `<data_dir>/<archive.folder>` unless it is there, and returns its path.
 
     `archive`: a name of ARCHIVES, or one of the caller's own. `wait(seconds)` is called between two attempts.
-    A second process that fetches the same waits for the first. ValueError: what the server sent, or the name, is
-    wrong (nothing is published). ConnectionError: the server cannot be reached or broke off (the part stays, the
-    next call resumes it). Other OSErrors: the disk, or something else stands where the folder should.
+    A second process that fetches the same waits for the first. ValueError: what the server sent, or the name,
+    is wrong (nothing is published). ConnectionError: the server cannot be reached or broke off (the part
+    stays, the next call resumes it). Other OSErrors: the disk, or something else stands where the folder
+    should.
     """
     if isinstance(archive, str):
         if archive not in ARCHIVES:
-            raise ValueError(f"data set {archive!r} cannot be downloaded: it must be one of {', '.join(ARCHIVES)}")
+            names = ", ".join(ARCHIVES)
+            raise ValueError(f"data set {archive!r} cannot be downloaded: it must be one of {names}")
         archive = ARCHIVES[archive]
     data_dir = pathlib.Path(data_dir)
     target = data_dir / archive.folder
@@ -69,6 +73,7 @@ def fetch(archive: Archive | str, data_dir: str | os.PathLike, *, progress: Prog
             with _named(remote, target):
                 _transfer(remote, part, progress, wait)
                 _verify(remote, part)
+        progress.note(f"{archive.name}: unpacking")
         _publish(archive, parts, target)
         for part in parts.values():
             part.unlink()
@@ -76,20 +81,21 @@ def fetch(archive: Archive | str, data_dir: str | os.PathLike, *, progress: Prog
 
 
 def is_there(archive: Archive, data_dir: str | os.PathLike) -> bool:
-    """Whether the data set's folder is there. FileExistsError where something else, or only a piece of it, is."""
+    """Whether the data set's folder is there. FileExistsError where something else, or only a piece of it,
+    is."""
     target = pathlib.Path(data_dir) / archive.folder
     if not os.path.lexists(target):
         return False
     if not target.is_dir():
-        raise FileExistsError(f"{target} is not a folder: move it away, so that the data set can be put there")
+        raise FileExistsError(f"{target} is not a folder: move it away, the data set belongs there")
     if not any(target.iterdir()):
         return False
     # Whoever unpacked the .gz files has the data too.
     missing = [name for name in archive.holds
                if not (target / name).exists() and not (target / name.removesuffix(".gz")).exists()]
     if missing:
-        raise FileExistsError(f"{target} is there but holds no {', '.join(missing)}: complete it, or move it away "
-                              "and run again")
+        raise FileExistsError(f"{target} is there but holds no {', '.join(missing)}: "
+                              "complete it, or move it away and run again")
     return True
 
 
@@ -102,7 +108,8 @@ def _locked(path: pathlib.Path, progress: Progress) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            progress.note(f"process {stream.read().strip() or '?'} is fetching the same: waiting for it ({path})")
+            owner = stream.read().strip() or "?"
+            progress.note(f"process {owner} is fetching the same: waiting for it ({path})")
             fcntl.flock(stream, fcntl.LOCK_EX)
         stream.truncate(0)
         stream.write(f"{os.getpid()}\n")
@@ -132,8 +139,9 @@ def _check_space(archive: Archive, parts: dict[Remote, pathlib.Path], data_dir: 
     needed = missing + archive.unpacked_limit
     free = shutil.disk_usage(data_dir).free
     if needed > free:
-        raise OSError(errno.ENOSPC, f"{archive.name} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free: "
-                                    "make room or choose another folder", str(data_dir))
+        message = (f"{archive.name} needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free: "
+                   "make room or choose another folder")
+        raise OSError(errno.ENOSPC, message, str(data_dir))
 
 
 def _address(remote: Remote) -> str:
@@ -142,7 +150,8 @@ def _address(remote: Remote) -> str:
     if not mirror:
         return remote.url
     if not re.fullmatch(r"(https?://|file:///)[!-~]+", mirror):
-        raise ValueError(f"LOCKSTEP_MIRROR={mirror!r} must be a URL that begins with http://, https:// or file:///")
+        raise ValueError(f"LOCKSTEP_MIRROR={mirror!r} must be a URL that begins with http://, https:// or "
+                         "file:///")
     return f"{mirror.rstrip('/')}/{remote.url.rsplit('/', 1)[1]}"
 
 
@@ -190,7 +199,8 @@ def _attempt(remote: Remote, part: pathlib.Path, have: int, progress: Progress) 
         length = response.headers.get("Content-Length", "")
         total = received + int(length) if length.isdigit() else None
         if total is not None and (total > remote.size or remote.sha256 and total != remote.size):
-            raise ValueError(f"the server offers {total:,} bytes, but the published file has {remote.size_rule}")
+            raise ValueError(f"the server offers {total:,} bytes, but the published file has "
+                             f"{remote.size_rule}")
         with open(part, "ab" if resumed else "wb") as out:
             while chunk := _read(response):
                 received += len(chunk)
@@ -215,13 +225,14 @@ def _opened(request: urllib.request.Request, part: pathlib.Path):
         if error.code == 416:                 # no use in a part that is longer than the server's file
             part.unlink(missing_ok=True)
             raise _Broken(f"the server's file is shorter than {request.get_header('Range')}") from error
-        answer = f"the server answers {error.code} {error.reason}"
+        # Not the server's own words, which could be anything.
+        answer = f"the server answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
         if error.code in (408, 429) or error.code >= 500:
             raise _Broken(answer) from error
         raise ConnectionError(answer) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        if isinstance(reason, (ssl.SSLCertVerificationError, FileNotFoundError)):
+        if isinstance(reason, _LASTING):
             raise ConnectionError(f"no connection: {reason}") from error
         raise _Broken(f"no connection: {reason}") from error
 
@@ -231,7 +242,7 @@ def _read(response) -> bytes:
     try:
         return response.read1(_CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:
-        raise _Broken(f"the connection broke ({error or type(error).__name__})") from error
+        raise _Broken(f"the connection broke ({str(error) or type(error).__name__})") from error
 
 
 def _verify(remote: Remote, part: pathlib.Path) -> None:
@@ -241,7 +252,8 @@ def _verify(remote: Remote, part: pathlib.Path) -> None:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != remote.sha256:
         part.unlink()
-        raise ValueError(f"sha256 {digest}, expected {remote.sha256}: not the published file, so it was removed")
+        raise ValueError(f"sha256 {digest}, expected {remote.sha256}: not the published file, so it was "
+                         "removed")
 
 
 def _publish(archive: Archive, parts: dict[Remote, pathlib.Path], target: pathlib.Path) -> None:
@@ -277,7 +289,8 @@ def _fill(archive: Archive, remote: Remote, part: pathlib.Path, staging: pathlib
 
 
 def _sync(folder: pathlib.Path) -> None:
-    """Everything below `folder` is on the disk, so that no power cut leaves a published folder of empty files."""
+    """Everything below `folder` is on the disk, so that no power cut leaves a published folder of empty
+    files."""
     for path, _, names in os.walk(folder):
         for name in names:
             _sync_one(os.path.join(path, name))

@@ -108,6 +108,8 @@ def _replica_batches(steps: tf.data.Dataset, batch: Callable, local_replicas: in
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
+    # Rewriting the graph gains nothing here and keeps a second copy of every array that the maps capture.
+    options.experimental_optimization.apply_default_optimizations = False
     # The dataset already holds this worker's own batches only.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     # A pool of its own: in TensorFlow's common pool the input and the training step starve each other.

@@ -2,8 +2,9 @@
 
     python -m input_pipeline.prepare --dataset=cifar10 --output=data
 
-Prints what was made, where, how large, and the command that trains on it. A killed download goes on where it was
-when the same command is given again. `LOCKSTEP_MIRROR=URL` takes the files from another folder (http, https, file).
+Prints what was made, where, how large, and the command that trains on it. A killed download goes on where it
+was when the same command is given again. `LOCKSTEP_MIRROR=URL` takes the files from another folder (http,
+https, file).
 
 Exit codes: 0 it is there; 1 the server could not be reached or broke off (the same command goes on);
 2 wrong flag, path or data; 130 and 143 on SIGINT and SIGTERM.
@@ -20,7 +21,8 @@ from absl import flags
 from input_pipeline import download
 
 # The recipe that a newcomer would try first on each data set.
-_RECIPES = {"cifar10": "cifar10_tutorial", "mnist": "mnist_lenet5", "flowers": "flowers_cnn", "co2": "co2_forecast"}
+_RECIPES = {
+    "cifar10": "cifar10_tutorial", "mnist": "mnist_lenet5", "flowers": "flowers_cnn", "co2": "co2_forecast"}
 _NOTHING_TO_GET = {"digits": "it ships inside scikit-learn", "synthetic": "it is computed"}
 
 
@@ -50,8 +52,8 @@ def main(argv: list[str]) -> int:
 def _flags(argv: list[str]) -> flags.FlagValues:
     values = flags.FlagValues()      # of its own: the trainer's flags may be in the same process
     flags.DEFINE_string("dataset", None, f"One of {', '.join(download.ARCHIVES)}.", flag_values=values)
-    flags.DEFINE_string("output", None, "The folder in which the data set's own folder appears; the trainer's "
-                        "--data_dir.", flag_values=values)
+    flags.DEFINE_string("output", None, "The folder in which the data set's own folder appears: "
+                        "the trainer's --data_dir.", flag_values=values)
     flags.DEFINE_bool("help", False, "Show this help.", short_name="h", flag_values=values)
     rest = values(argv)[1:]
     if rest:
@@ -81,10 +83,11 @@ def _report(archive: download.Archive, made: pathlib.Path, output: pathlib.Path,
     elif all(remote.sha256 for remote in archive.files):
         origin = "downloaded; size and sha256 are those that were published"
     else:
-        origin = "downloaded; no digest is published, as the files grow: format and greatest size were checked"
+        origin = "downloaded; no digest is published, as the files grow: greatest size and format are right"
     command = shlex.join(["python", "-m", "trainer.main", f"--recipe={_RECIPES[archive.name]}",
                           f"--data_dir={output}"])
-    return f"{archive.name}: {made} ({len(sizes):,} files, {sum(sizes):,} bytes), {origin}\ntrain on it: {command}"
+    return (f"{archive.name}: {made} ({len(sizes):,} files, {sum(sizes):,} bytes), {origin}\n"
+            f"train on it: {command}")
 
 
 def _refuse(error: Exception, code: int) -> int:
@@ -93,7 +96,7 @@ def _refuse(error: Exception, code: int) -> int:
 
 
 def _stop(signum: int, _frame) -> None:
-    # An exception, so that the half unpacked folder is removed on the way out; a second signal would disturb that.
+    # An exception, so that the half unpacked folder is removed on the way out, undisturbed by more signals.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Not print(): the signal may have come in the middle of one.

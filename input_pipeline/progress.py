@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 
 class Progress:
-    """Tells a person how far a download is: one bar on a terminal, else a line every 10 %. `stream=None`: nothing."""
+    """Tells a person how far a download is: one bar on a terminal, else a line every 10 %. `stream=None`:
+    nothing."""
 
     def __init__(self, stream=None, *, clock: Callable[[], float] = time.monotonic):
         self._stream, self._clock = stream, clock

@@ -5,7 +5,8 @@ What is written are regular files and folders, below one folder, within stated n
 so every rule is checked here, before the member's first byte is written.
 
     with open("cifar-10-binary.tar.gz", "rb") as stream:
-        unpack_tar(stream, Path("new-folder"), top="cifar-10-batches-bin", bytes_limit=200_000_000, members_limit=16)
+        unpack_tar(stream, Path("new-folder"), top="cifar-10-batches-bin", bytes_limit=200_000_000,
+        members_limit=16)
 """
 
 import gzip
@@ -22,15 +23,17 @@ _DEPTH_LIMIT = 8
 _DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, OverflowError, RecursionError)
 
 
-def unpack_tar(stream: BinaryIO, target: pathlib.Path, *, top: str, bytes_limit: int, members_limit: int) -> None:
-    """Writes what lies under `top/` in the gzip-compressed tar `stream` to the existing empty folder `target`.
+def unpack_tar(stream: BinaryIO, target: pathlib.Path, *, top: str, bytes_limit: int,
+               members_limit: int) -> None:
+    """Writes what lies under `top/` in the gzip-compressed tar `stream` to the existing empty folder
+    `target`.
 
     `bytes_limit` bounds the bytes of all files together, `members_limit` the number of files and folders.
-    ValueError, which names the member and the rule: a member that is neither a regular file nor a folder, lies
-    outside `top`, appears twice, or passes a limit; or the archive is damaged. `target` is then half filled: the
-    caller removes it.
+    ValueError, which names the member and the rule: a member that is neither a regular file nor a folder,
+    lies outside `top`, appears twice, or passes a limit; or the archive is damaged. `target` is then half
+    filled: the caller removes it.
     """
-    # Headers, and the padding of every file to 512 bytes, come on top of the files; a path may take a header more.
+    # On top of the files come headers, also for long paths, and the padding of every file to 512 bytes.
     stream_limit = bytes_limit + (members_limit + 1) * 8192 + tarfile.RECORDSIZE
     try:
         with gzip.GzipFile(fileobj=stream) as plain, \
@@ -65,7 +68,8 @@ def _parts_below(member: tarfile.TarInfo, top: str) -> tuple[str, ...]:
     path = pathlib.PurePosixPath(member.name)
     plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
     if not (plain or member.isdir()):
-        raise ValueError(f"the archive's member {member.name!r} is a link, a device or the like, not a file or folder")
+        raise ValueError(f"the archive's member {member.name!r} is a link, a device or the like, "
+                         "not a file or folder")
     inside = path.parts[:1] == (top,) and ".." not in path.parts and (member.isdir() or len(path.parts) > 1)
     if not inside:
         raise ValueError(f"the archive's member {member.name!r} lies outside its folder {top!r}")
@@ -77,7 +81,8 @@ def _parts_below(member: tarfile.TarInfo, top: str) -> tuple[str, ...]:
 
 
 class _Capped(io.RawIOBase):
-    """Reads `stream` up to `limit` bytes: what lies in headers, which `tarfile` reads whole, is bounded too."""
+    """Reads `stream` up to `limit` bytes: what lies in headers, which `tarfile` reads whole, is bounded
+    too."""
 
     def __init__(self, stream: BinaryIO, limit: int):
         self._stream, self._left = stream, limit

@@ -15,7 +15,7 @@ import time
 
 from absl import flags as absl_flags
 
-from trainer import devices, flags, manifest, resolve, watch
+from trainer import devices, flags, manifest, quiet, resolve, watch
 from trainer.config import Config, UserError
 
 SPLITS = ("test", "train")
@@ -50,7 +50,6 @@ def main(argv: list[str]) -> int:
             raise UserError("--model_dir must name the run to evaluate, such as --model_dir=runs/digits")
         if values.run_once and resolve.read_recorded(values.model_dir) is None:
             raise UserError(f"--model_dir={values.model_dir} has no config.json: no run was started there; give another")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it looks for GPUs in vain, and says so as an error
         return Watcher(values).watch()
     except UserError as error:
         print(f"evaluator: {error}", file=sys.stderr)
@@ -103,6 +102,7 @@ class Watcher:
 
     def build(self) -> None:
         """Imports TensorFlow, takes the ledger's lock for good, builds the network."""
+        quiet.import_tensorflow(errors=False)
         from input_pipeline import datasets
         from trainer import distribution, experiment
         from trainer.report import Reporter

@@ -11,7 +11,7 @@ if __name__ == "__main__":
 import os
 import sys
 
-from trainer import config, flags, resolve
+from trainer import config, flags, quiet, resolve
 
 
 def main(argv: list[str]) -> int:
@@ -22,12 +22,11 @@ def main(argv: list[str]) -> int:
     try:
         run = resolve.resolve(flags.parse(argv))
         get_data(run)
-        # TensorFlow's own chatter. On CPUs it reports the missing GPU as an error; elsewhere errors are worth reading.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if run.plan.kind == "CPU" else "2")
+        quiet.import_tensorflow(errors=run.plan.kind != "CPU")
         if run.config.fast_dev_run:
             from trainer import fast_dev_run
             return fast_dev_run.run(run)
-        from trainer import train  # imports TensorFlow
+        from trainer import train
         return train.run(run)
     except config.UserError as error:
         print(f"trainer: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Names of the optimizers and schedules, apart from what builds them.
 
-The configuration checks names before TensorFlow is imported, so that a wrong command fails at once; `optimizers`
-and `schedules`, which import TensorFlow, build what is named here.
+The configuration checks names before TensorFlow is imported, so that a wrong command fails at once;
+`optimizers` and `schedules`, which import TensorFlow, build what is named here.
 
     if name not in names.OPTIMIZERS: ...
 """
@@ -11,5 +11,5 @@ SCHEDULES = ("constant", "exponential", "cosine", "linear", "piecewise")
 
 # Optimizers that decay the kernels themselves; for the others the L2 term belongs to the loss.
 DECOUPLED = ("adamw", "lamb", "lars", "muon")
-# Optimizers that use the momentum they are given; the others have constants of their own (Adam's 0.9) or none.
+# Optimizers that use the momentum they are given; the others have constants of their own (Adam's 0.9).
 MOMENTUM = ("sgd", "rmsprop", "lars", "muon")

@@ -1,18 +1,20 @@
 """Optimizers by name, in the form that takes gradients which are already summed over the replicas.
 
-The train step all-reduces once, then clips and judges the gradient, then applies it. Keras's optimizers sum over
-replicas inside `apply`, after decay and clipping, which would count every gradient once more for each replica; here
-`apply` takes the gradients as they come. Nothing else of Keras's arithmetic is changed; the classes below say where
-a little is added. The learning rate comes from the trainer's own step, so an update that was skipped does not shift
-the schedule (an optimizer's `iterations` counts the updates made, which is what Adam's bias correction needs).
+The train step all-reduces once, then clips and judges the gradient, then applies it. Keras's optimizers sum
+over replicas inside `apply`, after decay and clipping, which would count every gradient once more for each
+replica; here `apply` takes the gradients as they come. Nothing else of Keras's arithmetic is changed; the
+classes below say where a little is added. The learning rate comes from the trainer's own step, so an update
+that was skipped does not shift the schedule (an optimizer's `iterations` counts the updates made, which is
+what Adam's bias correction needs).
 
     with strategy.scope():
-        optimizer = optimizers.build("adamw", learning_rate=lambda: rate(step), momentum=0.0, weight_decay=0.05,
-                                     decayed=kernels)
+        optimizer = optimizers.build(
+            "adamw", learning_rate=lambda: rate(step), momentum=0.0, weight_decay=0.05, decayed=kernels
+        )
         optimizer.build(model.trainable_variables)
     strategy.run(lambda gradients: optimizer.apply(gradients, model.trainable_variables), args=(gradients,))
 
-All state is in `optimizer.variables`, each with a path of its own that no other optimizer in the process changes.
+All state is in `optimizer.variables`; their paths are unique, and the same in every process.
 """
 
 import math
@@ -34,11 +36,11 @@ def build(
     nesterov: bool = False,
     head: Sequence[keras.Variable] = (),
 ) -> keras.optimizers.Optimizer:
-    """Returns the named optimizer, to be built inside the strategy's scope on the model's trainable variables.
+    """Returns the named optimizer. This, and then its `build(trainable_variables)`, in the strategy's scope.
 
     | name | update | weight decay |
     |---|---|---|
-    | sgd | v = momentum v - rate g; w += v (Nesterov: w += momentum v - rate g); momentum 0: w -= rate g, no slots | loss |
+    | sgd | v = momentum v - rate g, w += v; Nesterov: w += momentum v - rate g; momentum 0: no slots | loss |
     | adam | Kingma and Ba 2014, arXiv:1412.6980; 0.9, 0.999 | loss |
     | adamw | adam | w -= rate weight_decay w, before the update (arXiv:1711.05101) |
     | rmsprop | rho 0.9, the rate inside the momentum | loss |
@@ -49,15 +51,16 @@ def build(
 
     "loss": the trainer adds weight_decay w to the gradient, this optimizer is given none (see `decoupled`).
 
-    Keras's Adafactor uses min(rate, 1 / sqrt(t)) x max(0.001, rms(w)), t the updates made: rates above 1 / sqrt(t)
-    have no effect. Keras's Lamb decays as adamw does, before the update, where the paper has weight_decay w inside
-    the trust ratio: phi(|w|) (r + weight_decay w) / |r + weight_decay w|. So here the decay is not rescaled by the
-    trust ratio and does not enter its denominator. All variables, biases too, have a trust ratio (1 where |w| is 0).
+    Keras's Adafactor uses min(rate, 1 / sqrt(t)) x max(0.001, rms(w)), t the updates made: rates above 1 /
+    sqrt(t) have no effect. Keras's Lamb decays as adamw does, before the update, where the paper has
+    weight_decay w inside the trust ratio: phi(|w|) (r + weight_decay w) / |r + weight_decay w|. So here the
+    decay is not rescaled by the trust ratio and does not enter its denominator. All variables, biases too,
+    have a trust ratio (1 where |w| is 0).
 
     Args:
         name: one of `names.OPTIMIZERS`.
-        learning_rate: a function without arguments that returns the rate, a float32 scalar tensor; called in the
-            graph, in replica context and inside updates: it should read the trainer's step variable.
+        learning_rate: a function without arguments that returns the rate, a float32 scalar tensor. It should
+            read the trainer's step variable: it is called in the graph, in replica context and inside updates.
         momentum: in [0, 1), for `names.MOMENTUM`; the others ignore it.
         weight_decay: for `names.DECOUPLED`; the others ignore it.
         decayed: the variables that decay; all others never do.
@@ -69,13 +72,13 @@ def build(
     """
     inside = decoupled(name)
     if not callable(learning_rate):
-        raise ValueError(f"learning_rate {learning_rate!r} must be a function of no arguments: use lambda: rate(step)")
+        raise ValueError(f"learning_rate {learning_rate!r} must be a function: use lambda: rate(step)")
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum {momentum!r} must be at least 0 and below 1: use 0.9, say")
     if not (math.isfinite(weight_decay) and weight_decay >= 0):
         raise ValueError(f"weight_decay {weight_decay!r} must be finite and not negative: use 0 for none")
     if nesterov and name not in ("sgd", "muon"):
-        raise ValueError(f"nesterov {nesterov!r} is for the optimizers sgd and muon, not for {name}: leave it out")
+        raise ValueError(f"nesterov {nesterov!r} is for optimizer sgd or muon, not for {name}: leave it out")
 
     # The name is given so that paths are the same in every process: Keras numbers unnamed optimizers.
     arguments = {"name": name, "learning_rate": learning_rate}
@@ -111,7 +114,8 @@ class PreReduced:
         self._decayed = frozenset(self._var_key(variable) for variable in variables)
 
     def build(self, variables):
-        """Creates the slots. Inside the strategy's scope, before the first `apply` and before a checkpoint."""
+        """Creates the slots. Inside the strategy's scope, before the first `apply` and before a
+        checkpoint."""
         if self.built:
             return
         self.exclude_from_weight_decay([v for v in variables if self._var_key(v) not in self._decayed])
@@ -165,11 +169,13 @@ class LARS(keras.optimizers.Optimizer):
 class Adafactor(keras.optimizers.Adafactor):
     """Keras's Adafactor, with a path of its own for each accumulator.
 
-    Keras gives the row and the column averages of every kernel the same path, and adds placeholders for biases.
+    Keras gives the row and the column averages of every kernel the same path, and adds placeholders for
+    biases.
     """
 
     def build(self, variables):
-        """Creates the row and column averages of variables of rank 2 or more, and a velocity for each variable."""
+        """Creates the row and column averages of variables of rank 2 or more, and a velocity for each
+        variable."""
         if self.built:
             return
         keras.optimizers.Optimizer.build(self, variables)
@@ -178,8 +184,9 @@ class Adafactor(keras.optimizers.Adafactor):
             rows = columns = None
             if len(variable.shape) >= 2:
                 name, shape = variable.path.replace("/", "_"), tuple(variable.shape)
+                without_rows = shape[:-2] + shape[-1:]
                 rows = self.add_variable(shape[:-1], dtype=variable.dtype, name=f"{name}_rows")
-                columns = self.add_variable(shape[:-2] + shape[-1:], dtype=variable.dtype, name=f"{name}_columns")
+                columns = self.add_variable(without_rows, dtype=variable.dtype, name=f"{name}_columns")
             self._r.append(rows)
             self._c.append(columns)
         self._v = self.add_optimizer_variables(variables, "velocity")
@@ -188,10 +195,11 @@ class Adafactor(keras.optimizers.Adafactor):
 class Muon(keras.optimizers.Muon):
     """Keras's Muon (Jordan 2024; scaled as in Liu et al. 2025, arXiv:2502.16982), which knows convolutions.
 
-    Matrices of dense layers, and convolution kernels [h, w, in, out] taken as matrices [h w in, out] as in Jordan's
-    implementation (Keras's leaves them to Adam), move by the orthogonalised momentum. Adam, at the same rate
-    (the 0.2 sqrt(max(rows, columns)) of Liu et al. makes the rates comparable), moves the rest: ranks other than 2 and
-    4, one row or column alone (depthwise kernels among them), embeddings, and the variables in `head`.
+    Matrices of dense layers, and convolution kernels [h, w, in, out] taken as matrices [h w in, out] as in
+    Jordan's implementation (Keras's leaves them to Adam), move by the orthogonalised momentum. Adam, at the
+    same rate (the 0.2 sqrt(max(rows, columns)) of Liu et al. makes the rates comparable), moves the rest:
+    ranks other than 2 and 4, one row or column alone (depthwise kernels among them), embeddings, and the
+    variables in `head`.
     """
 
     def __init__(self, *, learning_rate, momentum, nesterov, weight_decay, head=(), name="muon"):
@@ -213,12 +221,13 @@ class Muon(keras.optimizers.Muon):
         return self.exclude_embeddings and "embedding" in variable.path.lower()
 
     def _apply_weight_decay(self, variables):
-        # Keras's Muon assigns in replica context, which central storage refuses of variables without aggregation.
+        # Keras's Muon assigns in replica context, which central storage refuses for lack of an aggregation.
         keras.optimizers.Optimizer._apply_weight_decay(self, variables)
 
     def zeropower_via_newtonschulz5(self, x, steps):
         """Orthogonalises x, [rows, columns] or [h, w, in, out], by Newton-Schulz iterations. Same shape."""
-        return tf.reshape(super().zeropower_via_newtonschulz5(tf.reshape(x, _matrix_shape(x)), steps), x.shape)
+        matrix = tf.reshape(x, _matrix_shape(x))
+        return tf.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
 
     def lr_adjust(self, x):
         """Scales an orthogonal update to a root mean square of about 0.2, as Adam's has."""

@@ -1,12 +1,13 @@
 """Learning rates as pure functions of the step.
 
-A rate depends on the number of completed steps and on nothing else: no state, nothing to save, the same on every
-replica and after every resume. Steps are compared and divided as int64 and the rate is computed in float64 and
-rounded to float32 once, at the end: float32 cannot tell step 16,777,217 from its neighbour, and a last bit that
-differs between two devices' float64 `pow` or `cos` is rounded away (all but about once in 2^28 values).
+A rate depends on the number of completed steps and on nothing else: no state, nothing to save, the same on
+every replica and after every resume. Steps are compared and divided as int64 and the rate is computed in
+float64 and rounded to float32 once, at the end: float32 cannot tell step 16,777,217 from its neighbour, and a
+last bit that differs between two devices' float64 `pow` or `cos` is rounded away (all but about once in 2^28
+values).
 
-    rate = schedules.build(name="exponential", learning_rate=0.1, decay_steps=350, decay_rate=0.1, staircase=True)
-    rate(0)       # float32 tensor 0.1
+    rate = schedules.build(name="cosine", learning_rate=0.1, decay_steps=10_000, warmup_steps=500)
+    rate(0)       # float32 tensor 0.0002
     rate(step)    # step: int64 tensor or variable, in a graph too, also compiled by XLA
 """
 
@@ -28,7 +29,7 @@ def build(
     warmup_steps: int = 0,
     boundaries: Sequence[int] = (),
 ) -> Callable[[int | tf.Tensor], tf.Tensor]:
-    """Returns `rate(step)`: the float32 scalar tensor with which the update after `step` completed steps is made.
+    """Returns `rate(step)`: the float32 scalar tensor that scales the update made after `step` completed steps.
 
     With s the step, D = decay_steps, W = warmup_steps, the rate is learning_rate times
 
@@ -36,11 +37,11 @@ def build(
         exponential   decay_rate ** (s / D); with `staircase` decay_rate ** floor(s / D)
         cosine        (1 + cos(pi p)) / 2, p = (s - W) / (D - W): 0 at step D, and from there on
         linear        1 - p, the same p: 0 at step D, and from there on
-        piecewise     decay_rate ** (number of boundaries <= s): the update at a boundary has the new rate already
+        piecewise     decay_rate ** (number of boundaries <= s): the new rate holds at the boundary already
 
-    and, in the first W steps, times (s + 1) / W: step 0 has learning_rate / W, and from step W on the schedule stands
-    alone. Exponential and piecewise count from step 0, as if there were no warm-up; cosine and linear count from
-    its end (p = 0 until then), so that they still end at D.
+    and, in the first W steps, times (s + 1) / W: step 0 has learning_rate / W, and from step W on the
+    schedule stands alone. Exponential and piecewise count from step 0, as if there were no warm-up; cosine
+    and linear count from its end (p = 0 until then), so that they still end at D.
 
     Args:
         name: one of `names.SCHEDULES`.
@@ -69,7 +70,10 @@ def build(
 
     def exponential(step):
         # An int64 division: a float quotient could round up to the next stair.
-        exponent = tf.cast(step // decay_steps, tf.float64) if staircase else tf.cast(step, tf.float64) / decay_steps
+        if staircase:
+            exponent = tf.cast(step // decay_steps, tf.float64)
+        else:
+            exponent = tf.cast(step, tf.float64) / decay_steps
         return tf.constant(decay_rate, tf.float64) ** exponent
 
     def cosine(step):
@@ -113,10 +117,10 @@ def _check(name, learning_rate, decay_steps, decay_rate, warmup_steps, boundarie
         raise ValueError(f"decay_steps {decay_steps!r} must be at least 1 with lr_schedule exponential")
     if name in ("cosine", "linear") and decay_steps <= warmup_steps:
         raise ValueError(
-            f"decay_steps {decay_steps!r} must be greater than warmup_steps {warmup_steps!r} with lr_schedule {name}:"
-            " give the step at which the rate reaches 0"
+            f"decay_steps {decay_steps!r} must be greater than warmup_steps {warmup_steps!r} with lr_schedule"
+            f" {name}: give the step at which the rate reaches 0"
         )
     if name == "piecewise":
         increasing = all(a < b for a, b in zip(boundaries, boundaries[1:]))
         if not boundaries or boundaries[0] < 1 or not increasing:
-            raise ValueError(f"boundaries {boundaries!r} must be increasing steps from 1 on: use (1000, 2000), say")
+            raise ValueError(f"boundaries {boundaries!r} must be increasing steps from 1 on: use (1000, 2000)")

@@ -53,14 +53,31 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
     running means of an epoch. stop: a boolean variable that asks every worker to end after this step."""
     trainable = state.model.trainable_variables
     names = loss_names(config, task, decayed)
-    decay_terms = [trainable.index(kernel) for kernel in decayed] if _decay_in_loss(config) else []
+    # By identity: == compares the values of variables.
+    decay_terms = [k for kernel in decayed for k, v in enumerate(trainable) if v is kernel] if _decay_in_loss(config) \
+        else []
     replicas = strategy.num_replicas_in_sync
     local_statistics = replicas > 1 and not config.sync_batch_norm
+    rows = config.global_batch_size // replicas // config.grad_accum_steps
+
+    def local_gradients(batch, step, scale, forward):
+        """On one replica: gradients and sums over its micro-batches, one after the other."""
+        compute = _compiled(_micro_batch) if config.xla else _micro_batch
+        total, updates, extras, loss_sum, metric_sums = None, [], (), 0.0, 0.0
+        for k in range(config.grad_accum_steps):
+            # Each micro-batch waits for the one before, or they would all be in memory at once.
+            with tf.control_dependencies(total or []):
+                part = {name: tf.identity(value[k * rows:(k + 1) * rows]) for name, value in batch.items()}
+            found, loss, sums, updates, extras = compute(
+                forward, task, [v.value for v in trainable], config, part, step, scale, updates)
+            total = found if total is None else [a + b for a, b in zip(total, found)]
+            loss_sum, metric_sums = loss_sum + loss, metric_sums + sums
+        return total, loss_sum, metric_sums, updates, extras
 
     def gradients(batch, step, scale, stopping, forward):
         """On one replica: the global gradient, clipped, and the batch statistics, with nothing written yet."""
-        total, loss_sum, metric_sums, updates, extras = _local_gradients(
-            state.model, task, config, batch, step, scale, forward)
+        total, loss_sum, metric_sums, updates, extras = local_gradients(batch, step, scale, forward)
+        written[:] = [variable for variable, _ in updates]
         high_low = tf.stack([batch["index"] // INDEX_BASE, batch["index"] % INDEX_BASE], 1)
         travelled = tf.scatter_nd(batch["row"][:, None], tf.cast(high_low, tf.float32), [config.global_batch_size, 2])
         statistics = [value for _, value in updates] if local_statistics else []
@@ -87,11 +104,7 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
                    "stop": stop_sum > 0, "ok": tf.math.is_finite(norm) & tf.math.is_finite(losses[-1])}
         return total, [value for _, value in updates], metrics, extras
 
-    written = []  # the variables that the forward pass updates, known once `gradients` is traced
-
-    def note_updates(updates):
-        written[:] = [variable for variable, _ in updates]
-        return updates
+    written = []  # the variables that the forward pass wants to write, known once it is traced
 
     def apply(total, updates, learning_rate, decay):
         """On one replica: the update, the moving averages of the weights, the batch statistics."""
@@ -100,29 +113,6 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
         pairs = [(average, weight.value, decay) for average, weight in zip(state.ema, trainable)]
         pairs += [(variable.value, value, None) for variable, value in zip(written, updates)]
         tf.distribute.get_replica_context().merge_call(_assign_all, args=(pairs,))
-
-    def _local_gradients(model, task, config, batch, step, scale, forward):
-        total, updates, extras = None, [], ()
-        loss_sum, metric_sums = 0.0, 0.0
-        rows = config.global_batch_size // replicas // config.grad_accum_steps
-        for k in range(config.grad_accum_steps):
-            # Each micro-batch waits for the one before, or they would all be in memory at once.
-            with tf.control_dependencies(total or []):
-                part = {name: tf.identity(value[k * rows:(k + 1) * rows]) for name, value in batch.items()}
-            with layers.replica_step(seed=config.seed, step=step, first_row=part["row"][0], updates=updates) as context:
-                with tf.GradientTape() as tape:
-                    outputs, extras = forward(part["image"])
-                    losses = task.losses(outputs, part)
-                    # Over the global batch, so that the sum over replicas and micro-batches is the mean.
-                    objective = tf.reduce_sum(losses) / config.global_batch_size * scale
-                found = tape.gradient(objective, [v.value for v in trainable],
-                                      unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            updates = context.updates
-            total = found if total is None else [a + b for a, b in zip(total, found)]
-            sums = task.sums(outputs, part)
-            loss_sum += tf.reduce_sum(losses)
-            metric_sums += tf.stack([tf.reduce_sum(sums[name]) for name in task.train_metrics])
-        return total, loss_sum, metric_sums, note_updates(updates), extras
 
     def run(batch, forward):
         """One step, across replicas."""
@@ -146,6 +136,39 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
         return metrics
 
     return Step(loss_names=names, batch_size=config.global_batch_size, run=run)
+
+
+def _micro_batch(forward, task, weights, config, batch, step, scale, updates):
+    """(gradients, sum of losses, sums of metrics, updates, extras) of one micro-batch; `updates` goes on from before."""
+    with layers.replica_step(seed=config.seed, step=step, first_row=batch["row"][0], updates=list(updates)) as context:
+        with tf.GradientTape() as tape:
+            outputs, extras = forward(batch["image"])
+            losses = task.losses(outputs, batch)
+            # Over the global batch, so that the sum over replicas and micro-batches is the mean.
+            objective = tf.reduce_sum(losses) / config.global_batch_size * scale
+        found = tape.gradient(objective, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    sums = task.sums(outputs, batch)
+    metric_sums = tf.stack([tf.reduce_sum(sums[name]) for name in task.train_metrics])
+    return found, tf.reduce_sum(losses), metric_sums, context.updates, extras
+
+
+def _compiled(micro_batch):
+    """`micro_batch` compiled by XLA: only this part, since neither variables nor collectives of several CPU devices
+    may be inside."""
+    def call(forward, task, weights, config, batch, step, scale, updates):
+        targets = []
+
+        @tf.function(jit_compile=True, autograph=False)
+        def compiled(batch, step, scale, values):
+            pending = [(variable, value) for (variable, _), value in zip(updates, values)]
+            found, loss, sums, after, extras = micro_batch(forward, task, weights, config, batch, step, scale, pending)
+            targets[:] = [variable for variable, _ in after]
+            return found, loss, sums, [value for _, value in after], extras
+
+        found, loss, sums, values, extras = compiled(batch, step, scale, [value for _, value in updates])
+        return found, loss, sums, list(zip(targets, values)), extras
+
+    return call
 
 
 class Rate:

@@ -94,6 +94,7 @@ class Trainer:
             protected=lambda old: watch.protected(folder, old)) if self.chief else None
         self.events = self._open_files(folder, start) if self.chief else None
         self.evaluation, self.reporter, self.without_better = None, None, 0
+        self.timed = 0
         self.told = {}  # the rates of the last line, for the summaries
 
     def _open_files(self, folder: pathlib.Path, start: int) -> Events:
@@ -110,9 +111,10 @@ class Trainer:
         """The loop. Returns the exit code."""
         config, step, last = self.config, self.start, self.config.train_steps
         batches = self.experiment.batches(step)
-        self.stopwatch.begin(step, step * config.global_batch_size)
-        compiled = set()
+        compiled = set()  # which of the two forms of the step were traced and compiled by their first call
+        timed = 0  # steps made by later calls: what rates are of
         waited = 0.0
+        self.stopwatch.begin(0, 0)
         signals.on_signal(self._on_signal)
         while True:
             # 1. Steps, inside the graph, up to the next event; one observed step where summaries are due.
@@ -124,17 +126,19 @@ class Trainer:
                     until = next_event(step, config, last)
                     due = until - 1 if every(until, config.summary_steps, last) or \
                         every(until, config.histogram_steps, last) else until
-                    metrics = self.experiment.loop.run(batches, max(due, step + 1))
+                    metrics = self.experiment.loop.run(batches, max(due, step + 1) if compiled else step + 1)
                 metrics["losses"] = metrics["losses"].numpy()  # waits for the devices
-                step = int(self.state.step.numpy())
+                before, step = step, int(self.state.step.numpy())
+            if observe in compiled:
+                timed += step - before
+                waited += float(metrics["waited"])
             compiled.add(observe)
-            waited += float(metrics["waited"])
             # 2. What there is to tell of it, before its checkpoint is published.
             diverged = int(self.state.skipped_in_row.numpy()) > config.max_skipped_steps
             stopping = bool(metrics["stop"])
             if every(step, config.log_steps, last) or diverged:
-                self._log(step, metrics, waited)
-                waited = 0.0
+                self._log(step, metrics, timed, waited)
+                timed = waited = 0
             if observe and self.chief:
                 with self.stopwatch.phase("summaries"):
                     self._summarize(step, metrics)
@@ -158,13 +162,15 @@ class Trainer:
             signals.leave(number)
         self.experiment.stop.assign(True)
 
-    def _log(self, step: int, metrics: dict, waited: float) -> None:
+    def _log(self, step: int, metrics: dict, timed: int, waited: float) -> None:
+        """timed, waited: steps since the last line whose time counts, and how long they had no data."""
         config, losses = self.config, metrics["losses"]
-        examples, seconds = self.stopwatch.rate(step, step * config.global_batch_size)
+        self.timed += timed
+        examples, seconds = self.stopwatch.rate(self.timed, self.timed * config.global_batch_size)
         sums = self.state.epoch_sums.numpy()
         means = {name: float(value / sums[-1]) if sums[-1] else 0.0
                  for name, value in zip(self.experiment.task.train_metrics, sums)}
-        fraction = min(1.0, waited / (seconds * config.log_steps)) if np.isfinite(seconds) else 0.0
+        fraction = min(1.0, waited / (seconds * timed)) if timed else 0.0
         self.told = {"examples_per_second": examples, "data_wait_fraction": fraction}
         line = {"step": step, "loss": float(losses[-1]), self.experiment.task.loss_name: float(losses[0]), **means,
                 "learning_rate": float(metrics["rate"]), **self.told, "gradient_norm": float(metrics["gradient_norm"]),

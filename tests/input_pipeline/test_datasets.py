@@ -1,0 +1,67 @@
+"""Data sets by name: what is described is what is loaded, without TensorFlow, and mistakes are named."""
+
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from input_pipeline import datasets
+
+WITHOUT_FILES = ["digits", "synthetic"]
+
+
+@pytest.mark.parametrize("name", WITHOUT_FILES)
+def test_what_is_described_is_what_is_loaded(name):
+    info = datasets.describe(name)
+    assert info == datasets.facts(name) and info.name == name
+    for split, examples in (("train", info.train_examples), ("eval", info.eval_examples)):
+        source = datasets.load(name, split)
+        assert len(source) == examples
+        assert source.image_shape == info.image_shape
+        assert source.classes == info.classes
+        batch = source.read(tf.constant([0, examples - 1], tf.int64))
+        assert batch["image"].shape == (2, *info.image_shape)
+        assert batch["label"].dtype == tf.int32
+
+
+def test_nothing_heavy_is_imported_to_check_a_command():
+    """Facts, descriptions and augmentation texts need neither TensorFlow nor scikit-learn."""
+    code = ("import sys\n"
+            "from input_pipeline import augment, datasets\n"
+            "for name in datasets.DATASETS: datasets.facts(name)\n"
+            "for name in ('digits', 'synthetic'): datasets.describe(name)\n"
+            "augment.check('crop:24,flip,standardize', (32, 32, 3))\n"
+            "try: datasets.describe('cifar10', '/nowhere')\n"
+            "except datasets.MissingData: pass\n"
+            "print([name for name in ('tensorflow', 'keras', 'sklearn') if name in sys.modules])\n")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("verb", [datasets.describe, datasets.facts, lambda name: datasets.load(name, "train")])
+def test_an_unknown_name_is_answered_with_the_known_ones(verb):
+    with pytest.raises(ValueError) as error:
+        verb("digitz")
+    assert "'digitz'" in str(error.value)
+    assert all(name in str(error.value) for name in datasets.DATASETS)
+
+
+def test_an_unknown_split_or_option_is_refused():
+    with pytest.raises(ValueError, match="split='test'.*train, eval"):
+        datasets.load("digits", "test")
+    with pytest.raises(ValueError, match="'digits' takes no option 'classes'; it takes none"):
+        datasets.describe("digits", classes=3)
+    with pytest.raises(ValueError, match="no option 'size'; it takes image_shape, classes"):
+        datasets.load("synthetic", "train", size=3)
+
+
+def test_options_reach_the_data_set():
+    assert datasets.describe("synthetic", image_shape=(8, 8, 1), classes=3).image_shape == (8, 8, 1)
+    assert len(datasets.load("synthetic", "eval", eval_examples=7)) == 7
+
+
+def test_missing_data_is_a_value_error_that_gives_the_command():
+    assert issubclass(datasets.MissingData, ValueError)
+    with pytest.raises(datasets.MissingData, match="--dataset=cifar10 --output=DATA_DIR"):
+        datasets.describe("cifar10")

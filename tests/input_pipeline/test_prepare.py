@@ -1,0 +1,147 @@
+"""Laws of `python -m input_pipeline.prepare`, black box: exit codes, one line for a mistake, nothing half
+made.
+
+Mutations, each of which turned tests here red: a TensorFlow import in `download`; usage text printed for a
+wrong flag; no signal handlers; the output folder made before the flags are checked.
+"""
+
+import signal
+import time
+
+import pytest
+from loopback import TOP, Server, cifar_like, start, until
+from test_archives import NOAA
+
+from input_pipeline import archives, prepare
+
+COMMAND = ("-m", "input_pipeline.prepare")
+# The command itself, but that its data set is a small one on the test's server.
+SMALL = """
+import runpy, sys
+from input_pipeline import archives
+from loopback import archive_of
+small = archive_of(open(sys.argv.pop(1), "rb").read(), sys.argv.pop(1), name="cifar10")
+archives.ARCHIVES["cifar10"] = small
+runpy.run_module("input_pipeline.prepare", run_name="__main__", alter_sys=True)
+"""
+CO2 = {"/mirror/co2_mm_mlo.csv": NOAA, "/mirror/co2_mm_gl.csv": NOAA}
+
+
+def run(*arguments: str, **environment: str):
+    process = start(*arguments, **environment)
+    out, err = process.communicate(timeout=20)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ([], "--dataset must be given, one of cifar10, mnist, flowers, co2"),
+    (["--dataset=cifar10"], "--output must be given"),
+    (["--dataset=cifar10", "--output="], "--output must be given"),
+    (["--dataset=cifar", "--output=D"], "--dataset=cifar cannot be downloaded: it must be one of cifar10"),
+    (["--datasets=cifar10", "--output=D"], "Unknown command line flag 'datasets'"),
+    (["cifar10", "--output=D"], "'cifar10' is not a flag"),
+    (["--dataset=cifar10", "--output=a_file"], "--output=a_file is not a folder"),
+    (["--dataset"], "Missing value for flag --dataset"),
+])
+def test_a_wrong_flag_is_code_2_and_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").touch()
+    assert prepare.main(["prepare", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("prepare: ") and message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["a_file"]
+
+
+def test_a_wrong_command_fails_at_once_without_tensorflow_and_without_a_traceback():
+    seconds = []
+    for _ in range(3):      # the best of three: the machine may be busy with something else
+        begun = time.monotonic()
+        code, out, err = run(*COMMAND, "--dataset=cifar", "--output=D")
+        seconds.append(time.monotonic() - begun)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+    assert min(seconds) < 0.7
+    code, out, _ = run("-c", "import sys, input_pipeline.prepare; print([name for name in "
+                             "('tensorflow', 'keras', 'numpy', 'trainer') if name in sys.modules])")
+    assert (code, out) == (0, "[]\n")
+
+
+def test_help_names_the_flags_and_the_exit_codes():
+    code, out, err = run(*COMMAND, "--help") assert (code, err) == (0, "") assert all(text in out for text in
+    ("--dataset", "--output", "--dataset=cifar10 --output=data", "Exit codes: 0"))
+
+
+@pytest.mark.parametrize("dataset", ["digits", "synthetic"])
+def test_a_data_set_without_files_needs_nothing(dataset, tmp_path, capsys):
+    assert prepare.main(["prepare", f"--dataset={dataset}", f"--output={tmp_path / 'D'}"]) == 0
+    assert capsys.readouterr().out.startswith(f"{dataset}: nothing to get, ")
+    assert not (tmp_path / "D").exists()
+
+
+def test_co2_from_a_mirror_is_published_reported_and_not_fetched_again(tmp_path):
+    with Server(CO2) as server:
+        arguments = (*COMMAND, "--dataset=co2", f"--output={tmp_path / 'D'}")
+        code, out, err = run(*arguments, LOCKSTEP_MIRROR=f"{server.url}/mirror")
+        assert code == 0, err
+        assert f"co2: {tmp_path / 'D' / 'co2'} (2 files, " in out and "no digest is published" in out
+        assert f"python -m trainer.main --recipe=co2_forecast --data_dir={tmp_path / 'D'}\n" in out
+        assert "co2_mm_mlo.csv" not in err and "co2-mm-mlo.csv: 100 %" in err
+        requests = list(server.requests)
+        code, out, err = run(*arguments, LOCKSTEP_MIRROR=f"{server.url}/mirror")
+        assert (code, err) == (0, "") and "was already there" in out
+        assert server.requests == requests == [(path, None) for path in CO2]
+    for name in ("co2-mm-mlo.csv", "co2-mm-gl.csv"):
+        assert (tmp_path / "D" / "co2" / name).read_bytes() == archives.monthly_means(NOAA)
+
+
+def test_co2_that_is_not_noaas_publishes_nothing(tmp_path):
+    for bad in (b"<html>", NOAA.replace(b"1958,7,", b"1958,9,")):
+        with Server(CO2 | {"/mirror/co2_mm_gl.csv": bad}) as server:
+            code, _, err = run(*COMMAND, "--dataset=co2", f"--output={tmp_path / 'D'}",
+                               LOCKSTEP_MIRROR=f"{server.url}/mirror")
+        assert code == 2 and "prepare: " + server.url + "/mirror/co2_mm_gl.csv: " in err and "Traceback" not
+        in err assert [path.name for path in (tmp_path / "D").iterdir()] == [".download"]
+
+
+def test_a_mirror_cannot_pass_off_another_file(tmp_path):
+    with Server({"/mirror/cifar-10-binary.tar.gz": cifar_like()}) as server:
+        code, out, err = run(*COMMAND, "--dataset=cifar10", f"--output={tmp_path / 'D'}",
+                             LOCKSTEP_MIRROR=f"{server.url}/mirror")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "but the published file has exactly 170,052,171 bytes" in err
+    assert [path.name for path in (tmp_path / "D").iterdir()] == [".download"]
+
+
+def test_a_missing_file_on_the_server_is_code_1_and_one_line(tmp_path):
+    with Server({}) as server:
+        code, out, err = run(*COMMAND, "--dataset=flowers", f"--output={tmp_path / 'D'}",
+        LOCKSTEP_MIRROR=server.url)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"{server.url}/flower_photos.tgz: the server answers 404 Not Found" in err
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A server with a small archive, and a function that starts the command which fetches it to
+    tmp_path/D."""
+    content = cifar_like()
+    (tmp_path / "content").write_bytes(content)
+    with Server({"/small.tar.gz": content}) as server:
+        def begin():
+            return start("-c", SMALL, str(tmp_path / "content"), f"{server.url}/small.tar.gz",
+            "--dataset=cifar10",
+                         f"--output={tmp_path / 'D'}",
+                         PYTHONPATH=f"{archives.__file__}/../..:{__file__}/..")
+        yield server, begin
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_only_the_part_and_the_same_command_goes_on(signum, code, small, tmp_path):
+    server, begin = small server.hold_after = 131_072 part = tmp_path / "D" / ".download" /
+    "cifar10.small.tar.gz.part" process = begin() until(lambda: part.exists() and part.stat().st_size ==
+    131_072, "half of the file") process.send_signal(signum) out, err = process.communicate(timeout=10) assert
+    process.returncode == code assert "the same command goes on" in err and "Traceback" not in err and out ==
+    "" assert [path.name for path in (tmp_path / "D").iterdir()] == [".download"] assert part.stat().st_size
+    == 131_072 server.hold_after = None process = begin() out, err = process.communicate(timeout=10) assert
+    process.returncode == 0, err assert f"cifar10: {tmp_path / 'D' / TOP} (2 files, 300,009 bytes),
+    downloaded; size and sha256 are those" in out assert server.requests[1:] == [("/small.tar.gz",
+    "bytes=131072-")] assert not part.exists()

@@ -1,0 +1,79 @@
+"""Runs the product as a user does, in processes of its own, and reads what it left: the laws are held against that."""
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a command left. lines: train/metrics.jsonl."""
+
+    code: int
+    out: str
+    err: str
+    model_dir: pathlib.Path
+
+    @property
+    def lines(self) -> list[dict]:
+        return read_lines(self.model_dir / "train" / "metrics.jsonl")
+
+    def tensors(self, step: int) -> dict[str, np.ndarray]:
+        """Every tensor of a checkpoint by name."""
+        import tensorflow as tf
+        reader = tf.train.load_checkpoint(str(self.model_dir / "checkpoints" / f"ckpt-{step:08d}"))
+        return {name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"): reader.get_tensor(name)
+                for name in reader.get_variable_to_shape_map() if not name.startswith("_CHECKPOINTABLE")}
+
+    def published(self) -> list[int]:
+        return sorted(int(path.stem.split("-")[1]) for path in (self.model_dir / "checkpoints").glob("ckpt-*.json"))
+
+
+def read_lines(path: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def command(module: str, *flags: str, **options) -> list[str]:
+    return [sys.executable, "-m", module, *flags, *(f"--{name}={value}" for name, value in options.items())]
+
+
+def environment(**variables: str) -> dict:
+    clean = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "TPU_NAME")}
+    return {**clean, **variables}
+
+
+def train(model_dir: pathlib.Path, *flags: str, code: int = 0, env: dict | None = None, timeout: float = 300) -> Outcome:
+    """python -m trainer.main --model_dir=... flags; the exit code is checked."""
+    done = subprocess.run(command("trainer.main", f"--model_dir={model_dir}", "--progress=none", *flags), cwd=ROOT,
+                          capture_output=True, text=True, timeout=timeout, env=environment(**(env or {})))
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return Outcome(done.returncode, done.stdout, done.stderr, pathlib.Path(model_dir))
+
+
+def evaluate(model_dir: pathlib.Path, *flags: str, code: int = 0, timeout: float = 300) -> Outcome:
+    """python -m trainer.evaluator --model_dir=... flags."""
+    done = subprocess.run(command("trainer.evaluator", f"--model_dir={model_dir}", *flags), cwd=ROOT,
+                          capture_output=True, text=True, timeout=timeout, env=environment())
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return Outcome(done.returncode, done.stdout, done.stderr, pathlib.Path(model_dir))
+
+
+def worst_difference(run: Outcome, reference: Outcome, step: int) -> dict[str, float]:
+    """The largest relative difference of the losses, and that of all weights together in the norm of all weights."""
+    losses = [(a["loss"], b["loss"]) for a, b in zip(run.lines, reference.lines, strict=True)]
+    ours, theirs = run.tensors(step), reference.tensors(step)
+    assert ours.keys() == theirs.keys()
+    found = {"loss": max(abs(a - b) / abs(b) for a, b in losses)}
+    for group in ("model", "ema", "optimizer"):
+        names = [name for name in theirs if name.startswith(group + "/") and theirs[name].dtype.kind == "f"]
+        if names:
+            distance = np.sqrt(sum(np.sum(np.square(ours[n] - theirs[n], dtype=np.float64)) for n in names))
+            norm = np.sqrt(sum(np.sum(np.square(theirs[n], dtype=np.float64)) for n in names))
+            found[group] = float(distance / max(norm, 1e-30))
+    return found

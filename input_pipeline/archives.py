@@ -40,8 +40,7 @@ class Archive:
 
 
 def monthly_means(content: bytes) -> bytes:
-    """NOAA's monthly CSV as one line a month: `1958-03,1958.2027,315.71,...`, the average [ppm] in the third
-    column.
+    """NOAA's monthly CSV as lines `1958-03,1958.2027,315.71,...`: month, date in years, average [ppm], more.
 
     NOAA writes `#` comments, a header, and `year,month,decimal date,average,...`. ValueError: months are
     missing or repeated, or an average is not between 100 and 1000 ppm (a missing one is -99.99).

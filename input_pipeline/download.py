@@ -4,8 +4,8 @@ Every file goes to `<data_dir>/.download/`, where a cut connection or a killed p
 compared with its published size and sha256. Only then is it unpacked, into a sibling folder that one rename
 publishes as `<data_dir>/<folder>`. So the folder is either complete or not there, whenever the process dies.
 
-    from input_pipeline import download download.fetch("cifar10", "data")        # data/cifar-10-batches-bin;
-    at once, without network, if it is there
+    from input_pipeline import download
+    download.fetch("cifar10", "data")     # data/cifar-10-batches-bin; at once, offline, if it is there
 
 `LOCKSTEP_MIRROR=URL` in the environment takes every file from that one folder instead (http, https or file),
 with the same digests. Proxies are those of `urllib` (`https_proxy`, `no_proxy`).
@@ -185,7 +185,7 @@ def _transfer(remote: Remote, part: pathlib.Path, progress: Progress, wait: Call
 
 def _attempt(remote: Remote, part: pathlib.Path, have: int, progress: Progress) -> None:
     """One connection, which resumes at byte `have` if the server can. _Broken: it ended early."""
-    # A server that compressed on the way would make another size; some refuse Python's own User-Agent.
+    # A server that compressed on the way would make another size; some refuse Python's own name.
     request = urllib.request.Request(_address(remote), headers={"Accept-Encoding": "identity",
                                                                 "User-Agent": "lockstep-download"})
     if have and remote.sha256:                # what may have changed meanwhile begins anew

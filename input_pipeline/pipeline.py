@@ -97,14 +97,16 @@ def _rows(batch_size: int, replicas: int, local_replicas: int, first_local_repli
 def _replica_batches(steps: tf.data.Dataset, batch: Callable, local_replicas: int, threads: int,
                      prefetch_steps: int) -> tf.data.Dataset:
     """Maps `steps` by `batch`, this worker's rows of a step, and cuts the rows into replicas' batches."""
-    def cut(tensor: tf.Tensor) -> tf.Tensor:
-        return tf.reshape(tensor, [local_replicas, tensor.shape[0] // local_replicas, *tensor.shape[1:]])
+    # AutoGraph would rewrite all that is called from here, which takes seconds and finds nothing to do.
+    @tf.autograph.experimental.do_not_convert
+    def parts(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: tensor if local_replicas == 1 else
+                tf.reshape(tensor, [local_replicas, tensor.shape[0] // local_replicas, *tensor.shape[1:]])
+                for name, tensor in batch(step).items()}
 
-    if local_replicas == 1:
-        dataset = steps.map(batch, num_parallel_calls=threads, deterministic=True)
-    else:
-        dataset = steps.map(lambda step: tf.nest.map_structure(cut, batch(step)), num_parallel_calls=threads,
-                            deterministic=True).unbatch()
+    dataset = steps.map(parts, num_parallel_calls=threads, deterministic=True)
+    if local_replicas > 1:
+        dataset = dataset.unbatch()
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 
 class Progress:
-    """Tells a person how far a download is: one bar on a terminal, else a line every 10 %. `stream=None`:
-    nothing."""
+    """Writes to `stream`; to nobody where that is None. `clock()`: seconds."""
 
     def __init__(self, stream=None, *, clock: Callable[[], float] = time.monotonic):
         self._stream, self._clock = stream, clock

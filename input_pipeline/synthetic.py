@@ -2,8 +2,9 @@
 
 For tests and benchmarks: it needs no files, can be learnt, and costs next to nothing to read. Each class
 has a coarse pattern of 4x4 cells; an example is its class's pattern under two layers of noise, picked from
-a bank of 256 by the example's index. The first 65,536 examples of every class are all different. Held-out
-examples have the indices after the training examples, so they share patterns and no example.
+a bank of 256 by the example's index, the first at twice its strength. So the first 65,536 examples of every
+class are all different. Held-out examples follow the training examples in the series: they share patterns
+and no example.
 
     source = synthetic.load("train", image_shape=(32, 32, 3), classes=10)
 """
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 
 BANK = 256  # noise images; two of them make 65,536 combinations
 CELLS = 4  # a pattern has CELLS x CELLS cells
-# Highest values of the three parts, whose sum fits in a byte.
-PATTERN, NOISE = 63, 96
+PATTERN, NOISE = 63, 64  # highest values of the parts; pattern + 2 * noise + noise fits in a byte
 
 
 def facts(*, image_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10, train_examples: int = 50_000,
@@ -50,7 +50,6 @@ def describe(data_dir: str | None = None, **options) -> Info:
 def load(split: str, data_dir: str | None = None, **options) -> Synthetic:
     """The source of `split` ("train" or "eval"), with the options of `facts`: images uint8 0..255."""
     info = facts(**options)
-    # Held-out examples follow the training examples in the series.
     first, examples = 0, info.train_examples
     if split == "eval":
         first, examples = info.train_examples, info.eval_examples
@@ -86,8 +85,8 @@ class Synthetic:
         number = indices + self._first
         label = number % len(self.classes)
         number //= len(self.classes)
-        image = (tf.gather(self._patterns, label) + tf.gather(self._noise, number % BANK)
-                 + tf.gather(self._noise, number // BANK % BANK))
+        first, second = (tf.gather(self._noise, pick % BANK) for pick in (number, number // BANK))
+        image = tf.gather(self._patterns, label) + 2 * first + second
         return {"image": image, "label": tf.cast(label, tf.int32)}
 
 

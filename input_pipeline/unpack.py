@@ -5,8 +5,8 @@ What is written are regular files and folders, below one folder, within stated n
 so every rule is checked here, before the member's first byte is written.
 
     with open("cifar-10-binary.tar.gz", "rb") as stream:
-        unpack_tar(stream, Path("new-folder"), top="cifar-10-batches-bin", bytes_limit=200_000_000,
-        members_limit=16)
+        unpack_tar(stream, Path("new-folder"), top="cifar-10-batches-bin",
+                   bytes_limit=190_000_000, members_limit=16)
 """
 
 import gzip
@@ -25,8 +25,7 @@ _DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, OverflowErr
 
 def unpack_tar(stream: BinaryIO, target: pathlib.Path, *, top: str, bytes_limit: int,
                members_limit: int) -> None:
-    """Writes what lies under `top/` in the gzip-compressed tar `stream` to the existing empty folder
-    `target`.
+    """Writes what lies under `top/` in the gzip-compressed tar `stream` to the empty folder `target`.
 
     `bytes_limit` bounds the bytes of all files together, `members_limit` the number of files and folders.
     ValueError, which names the member and the rule: a member that is neither a regular file nor a folder,
@@ -81,8 +80,7 @@ def _parts_below(member: tarfile.TarInfo, top: str) -> tuple[str, ...]:
 
 
 class _Capped(io.RawIOBase):
-    """Reads `stream` up to `limit` bytes: what lies in headers, which `tarfile` reads whole, is bounded
-    too."""
+    """Reads `stream` up to `limit` bytes, so that headers, which `tarfile` reads whole, are bounded too."""
 
     def __init__(self, stream: BinaryIO, limit: int):
         self._stream, self._left = stream, limit

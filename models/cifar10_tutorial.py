@@ -1,18 +1,16 @@
 """The network of the TensorFlow CIFAR-10 tutorial, 1,068,298 parameters for 24x24x3 images and 10 classes.
 
 Layer names, initial deviations and biases are the tutorial's. Its deviations are those given to
-`truncated_normal_initializer`, which cuts at two of them and does not correct: the weights' own deviation is 0.8796
-times as large. Keras's `TruncatedNormal` means the same.
+`truncated_normal_initializer`, which cuts at two of them and does not correct: the weights' own deviation is
+0.8796 times as large. Keras's `TruncatedNormal` means the same.
 
-    model = build(input_shape=(24, 24, 3), classes=10)     # images [b, h, w, 3] to logits [b, classes], float32
-    keras.utils.set_random_seed(seed)                      # before it, where weights must be repeatable
+    keras.utils.set_random_seed(1)                         # for repeatable weights
+    model = build(input_shape=(24, 24, 3), classes=10)     # images [b, 24, 24, 3] to logits [b, 10], float32
 """
 
 import keras
 
 from models import layers
-
-DECAYED = ("local3", "local4")  # layers whose kernels get the weight decay of 0.004, never their biases
 
 
 def build(*, input_shape, classes, head="logits", local="dense"):
@@ -20,8 +18,8 @@ def build(*, input_shape, classes, head="logits", local="dense"):
 
     input_shape: (height, width, channels), any size. Output [b, classes], float32 whatever the dtype policy.
     head: "logits", or "softmax" for probabilities (one more layer, `softmax`, which has no weights).
-    local: "dense", 384 and 192 units; or "locally_connected", as in cuda-convnet: 3x3 with 64, then 32 filters of
-    their own at every position of the pooled maps (6x6 for 24x24 images), SAME.
+    local: "dense", 384 and 192 units; or "locally_connected", as in cuda-convnet: 3x3 with 64, then 32
+    filters of their own at every position of the pooled maps (6x6 for 24x24 images), SAME.
     """
     normal, constant = keras.initializers.TruncatedNormal, keras.initializers.Constant
 

@@ -1,14 +1,15 @@
 """Layers that Keras lacks, or that must give the same numbers on any number of replicas.
 
-Dropout draws its mask from (seed, step, layer name, global row), never from the replica. Batch normalisation sums its
-statistics over all replicas, and hands its new moving statistics to the trainer instead of writing them, so that a step
-whose gradient is not finite leaves no trace. Both learn where they are from `replica_step`:
+Dropout draws its mask from (seed, step, layer name, global row), never from the replica. Batch normalisation
+takes its statistics over all replicas, and hands the new moving statistics to the trainer instead of writing
+them, so that a step whose gradient is not finite leaves no trace. Both learn where they are from
+`replica_step`:
 
     with replica_step(seed=1, step=step, first_row=first_row) as context:
         outputs = model(images, training=True)
     for variable, value in context.updates: ...      # the trainer assigns them, if the step is finite
 
-Outside training (`training=False`) no context is needed. All sizes but the batch are static, which XLA and TPUs ask for.
+Outside training no context is needed. All sizes but the batch are static, as XLA and TPUs ask.
 """
 
 import contextlib
@@ -20,6 +21,8 @@ import threading
 import keras
 import numpy as np
 import tensorflow as tf
+
+from models import batch_statistics
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX: a counter-based generator, four 32-bit words a count
 _local = threading.local()  # not a global: replicas are traced in threads that take turns at every merge_call
@@ -51,9 +54,9 @@ class ReplicaStep:
 def replica_step(*, seed, step, first_row, updates=None):
     """Surround one replica's forward pass in training; yields a `ReplicaStep`.
 
-    seed: int, of the run. step, first_row: integer scalars (tensors or ints), see `ReplicaStep`. Enter it inside the
-    function given to `strategy.run`: it is seen only by the thread that entered it.
-    updates: for a further micro-batch of the same step, the `updates` of the one before, which are continued in place.
+    seed: int, of the run. step, first_row: integer scalars (tensors or ints), see `ReplicaStep`. Enter it
+    inside the function given to `strategy.run`: only the thread that entered it sees it.
+    updates: for a further micro-batch of the same step, the `updates` of the one before, continued in place.
     """
     outer = getattr(_local, "context", None)
     _local.context = ReplicaStep(seed, step, first_row, [] if updates is None else updates)
@@ -67,8 +70,8 @@ def _current_step(layer):
     context = getattr(_local, "context", None)
     if context is None:
         raise RuntimeError(
-            f"{type(layer).__name__} {layer.name!r} was called with training=True outside a replica_step; enter "
-            f"`with models.layers.replica_step(seed=..., step=..., first_row=...):` in the same thread, around the call"
+            f"{type(layer).__name__} {layer.name!r} was called with training=True outside a replica_step; "
+            "call it in `with models.layers.replica_step(seed=..., step=..., first_row=...):`, in this thread"
         )
     return context
 
@@ -76,10 +79,10 @@ def _current_step(layer):
 class LocalResponseNormalization(keras.layers.Layer):
     """y[c] = x[c] * (bias + alpha * sum of x[j]^2 for |j - c| <= depth_radius) ** -beta, over the last axis.
 
-    Krizhevsky et al. 2012, section 3.3, in the parameters of `tf.nn.local_response_normalization`. The sum over
-    neighbours is a product with a banded [C, C] matrix (a 1x1 convolution, which has a bfloat16 kernel everywhere) and
-    the gradient is written out: much the faster (see `_normalize`). Squares and their sum are of the compute dtype, the
-    rest is float32, so the result is rounded to bfloat16 once. Shape: [b, h, w, C] in and out.
+    Krizhevsky et al. 2012, section 3.3, in the parameters of `tf.nn.local_response_normalization`. The sum
+    over neighbours is a product with a banded [C, C] matrix (a 1x1 convolution, which has a bfloat16 kernel
+    everywhere), and the gradient is written out. In bfloat16 the squares and their sum are bfloat16, the rest
+    is float32. Shape: [b, h, w, C] in and out.
     """
 
     def __init__(self, depth_radius, bias=1.0, alpha=1.0, beta=0.5, **kwargs):
@@ -96,25 +99,26 @@ class LocalResponseNormalization(keras.layers.Layer):
         near = np.abs(channel[:, None] - channel[None, :]) <= self.depth_radius
         # float16 ends at 65504, the square of 256: square in float32.
         dtype = tf.float32 if inputs.dtype == tf.float16 else inputs.dtype
-        band = tf.constant(self.alpha * near[None, None], dtype)
+        band = tf.constant(near[None, None], dtype)  # ones, which every dtype holds exactly
 
         def neighbours(x):
             return tf.nn.conv2d(x, band, strides=1, padding="SAME")
 
         @tf.custom_gradient
         def normalize(x):
-            # With s = base ** -beta: dy/dx = s dx - 2 beta x * (band @ (dy * y / base)).
-            base = self.bias + tf.cast(neighbours(tf.square(x)), tf.float32)
-            if self.beta == 0.75:  # two square roots cost a third of a power
+            # dx = dy * base ** -beta - 2 alpha beta x * (band @ (dy * y / base))
+            base = self.bias + self.alpha * tf.cast(neighbours(tf.square(x)), tf.float32)
+            if self.beta == 0.75:  # two square roots are faster than a power
                 inverse_root = tf.math.rsqrt(base)
                 scale, inverse = inverse_root * tf.sqrt(inverse_root), tf.square(inverse_root)
             else:
                 scale, inverse = tf.pow(base, -self.beta), tf.math.reciprocal(base)
             y = tf.cast(tf.cast(x, tf.float32) * scale, x.dtype)
             scale, inverse = tf.cast(scale, x.dtype), tf.cast(inverse, x.dtype)
+            factor = tf.cast(2 * self.alpha * self.beta, x.dtype)
 
             def gradient(dy):
-                return dy * scale - tf.cast(2 * self.beta, x.dtype) * x * neighbours(dy * y * inverse)
+                return dy * scale - factor * x * neighbours(dy * y * inverse)
 
             return y, gradient
 
@@ -124,23 +128,15 @@ class LocalResponseNormalization(keras.layers.Layer):
 class LocallyConnected2D(keras.layers.Layer):
     """A convolution whose filters are not shared: every output position has its own, and its own biases.
 
-    As the `local` layers of cuda-convnet. Stride 1. Input [b, h, w, c], output [b, rows, columns, filters]; `kernel` is
-    [rows, columns, size * size * c, filters], `bias` [rows, columns, filters].
-    kernel_initializer: None draws a truncated normal of deviation sqrt(2 / inputs of one filter), He et al. 2015; Keras's
-    own scaled initialisers would take the positions for a receptive field.
+    As the `local` layers of cuda-convnet. Stride 1. Input [b, h, w, c], output [b, rows, columns, filters];
+    `kernel` is [rows, columns, size * size * c, filters], `bias` [rows, columns, filters].
+    kernel_size: one int, for a square. padding: "valid" or "same".
+    kernel_initializer: None draws a truncated normal with deviation sqrt(2 / inputs of one filter), He et al.
+    2015; Keras's own scaled initialisers would take the positions for a receptive field.
     """
 
-    def __init__(
-        self,
-        filters,
-        kernel_size,
-        *,
-        padding="valid",
-        activation=None,
-        kernel_initializer=None,
-        bias_initializer="zeros",
-        **kwargs,
-    ):
+    def __init__(self, filters, kernel_size, *, padding="valid", activation=None, kernel_initializer=None,
+                 bias_initializer="zeros", **kwargs):
         super().__init__(**kwargs)
         if padding not in ("valid", "same"):
             raise ValueError(f"padding={padding!r} of layer {self.name!r}: must be 'valid' or 'same'")
@@ -153,17 +149,14 @@ class LocallyConnected2D(keras.layers.Layer):
         _, rows, columns, filters = self.compute_output_shape(input_shape)
         if rows < 1 or columns < 1:
             raise ValueError(
-                f"layer {self.name!r} would shrink its input of {input_shape[1]}x{input_shape[2]} to nothing with a "
-                f"{self.kernel_size}x{self.kernel_size} kernel; use padding='same' or larger images"
+                f"layer {self.name!r} would shrink its input of {input_shape[1]}x{input_shape[2]} to nothing "
+                f"with a {self.kernel_size}x{self.kernel_size} kernel; use padding='same' or larger images"
             )
         inputs = self.kernel_size**2 * input_shape[-1]
-        initializer = self.kernel_initializer or keras.initializers.TruncatedNormal(stddev=math.sqrt(2 / inputs))
-        self.kernel = self.add_weight(
-            name="kernel", shape=(rows, columns, inputs, filters), initializer=initializer
-        )
-        self.bias = self.add_weight(
-            name="bias", shape=(rows, columns, filters), initializer=self.bias_initializer
-        )
+        draw = self.kernel_initializer or keras.initializers.TruncatedNormal(stddev=math.sqrt(2 / inputs))
+        place = (rows, columns)
+        self.kernel = self.add_weight(name="kernel", shape=(*place, inputs, filters), initializer=draw)
+        self.bias = self.add_weight(name="bias", shape=(*place, filters), initializer=self.bias_initializer)
 
     def compute_output_shape(self, input_shape):
         lost = self.kernel_size - 1 if self.padding == "valid" else 0
@@ -171,21 +164,41 @@ class LocallyConnected2D(keras.layers.Layer):
 
     def call(self, inputs):
         rows, columns, depth, filters = self.kernel.shape
-        size = [1, self.kernel_size, self.kernel_size, 1]
-        patches = tf.image.extract_patches(inputs, size, [1, 1, 1, 1], [1, 1, 1, 1], self.padding.upper())
-        # One matrix product a position. Position-major, since einsum's own order took 1.4 times as long.
-        patches = tf.transpose(tf.reshape(patches, [-1, rows * columns, depth]), [1, 0, 2])
+        # One matrix product a position. Position-major, since einsum's own order took 1.3 times as long.
+        patches = tf.transpose(tf.reshape(self._patches(inputs), [-1, rows * columns, depth]), [1, 0, 2])
         kernel = tf.reshape(tf.convert_to_tensor(self.kernel), [rows * columns, depth, filters])
         outputs = tf.transpose(tf.matmul(patches, kernel), [1, 0, 2])
         return self.activation(tf.reshape(outputs, [-1, rows, columns, filters]) + self.bias)
 
+    def _patches(self, images):
+        """[b, h, w, c] to [b, rows, columns, size * size * c]."""
+        size, height, width = self.kernel_size, images.shape[1], images.shape[2]
+        before = (size - 1) // 2 if self.padding == "same" else 0
+
+        @tf.custom_gradient
+        def extract(x):
+            def gradient(flow):
+                # TensorFlow's own is a sparse product, which GPUs refuse when they must be deterministic.
+                parts = []
+                for k, part in enumerate(tf.split(flow, size * size, axis=-1)):
+                    row, column = divmod(k, size)
+                    around = [[row, size - 1 - row], [column, size - 1 - column]]
+                    parts.append(tf.pad(part, [[0, 0], *around, [0, 0]]))
+                return tf.add_n(parts)[:, before : before + height, before : before + width]
+
+            ones = [1, 1, 1, 1]
+            return tf.image.extract_patches(x, [1, size, size, 1], ones, ones, self.padding.upper()), gradient
+
+        return extract(images)
+
 
 class Dropout(keras.layers.Layer):
-    """Sets a fraction `rate` of the inputs to 0 and multiplies the others by 1 / (1 - rate), in training only.
+    """In training, sets a fraction `rate` of the inputs to 0 and multiplies the others by 1 / (1 - rate).
 
-    The mask of a row is a function of (seed, step, layer name, row of the global batch): the same on any number of
-    replicas and micro-batches, and again after a resume, with no state to save. Hence the name is required; a layer
-    applied twice in one step draws the same mask twice. Any shape [b, ...], static but for the batch.
+    The mask of a row is a function of (seed, step, layer name, row of the global batch): the same on any
+    number of replicas and micro-batches, and again after a resume, with no state to save. Hence the name is
+    required; a layer applied twice in one step draws the same mask twice. Any shape [b, ...], static but for
+    the batch.
     """
 
     def __init__(self, rate, *, name, **kwargs):
@@ -196,7 +209,7 @@ class Dropout(keras.layers.Layer):
 
     def build(self, input_shape):
         if None in input_shape[1:]:
-            raise ValueError(f"Dropout {self.name!r} got shape {input_shape}: all sizes but the batch must be known")
+            raise ValueError(f"Dropout {self.name!r} got {input_shape}: only the batch size may be unknown")
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -206,51 +219,46 @@ class Dropout(keras.layers.Layer):
             return inputs
         context = _current_step(self)
         units = math.prod(inputs.shape[1:])
-        counts = -(-units // 4)  # a row takes whole counts of the generator, so that rows can be found by number
-        # Steps are consecutive keys: Philox makes each an independent stream. 62 bits, so that adding cannot overflow.
+        counts = -(-units // 4)  # a row takes whole counts of the generator, to be found by its number
+        # Steps are consecutive keys: to Philox, independent streams. 62 bits, so that adding cannot overflow.
         digest = hashlib.sha256(f"{context.seed} {self.name}".encode()).digest()
         key = tf.cast(context.step, tf.int64) + (int.from_bytes(digest[:8], "little") >> 2)
-        row = tf.cast(context.first_row, tf.int64) * counts
-        uniform = tf.raw_ops.StatelessRandomUniformV2(
+        count = tf.cast(context.first_row, tf.int64) * counts
+        # Integers, since XLA and TensorFlow's own kernels make different fractions of the same bits.
+        bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
             shape=[tf.shape(inputs)[0] if inputs.shape[0] is None else inputs.shape[0], counts * 4],
             key=tf.cast(key, tf.uint64)[None],
-            counter=tf.cast(tf.stack([row, tf.zeros_like(row)]), tf.uint64),
+            counter=tf.cast(tf.stack([count, tf.zeros_like(count)]), tf.uint64),
             alg=_PHILOX,
+            dtype=tf.uint32,
         )
-        keep = tf.reshape(uniform[:, :units] >= self.rate, tf.shape(inputs))
+        keep = tf.reshape(bits[:, :units] >= int(self.rate * 2**32), tf.shape(inputs))
         return tf.where(keep, inputs * (1 / (1 - self.rate)), tf.zeros([], inputs.dtype))
 
 
 class BatchNormalization(keras.layers.Layer):
-    """Normalises the last axis by mean and variance of all others (Ioffe and Szegedy 2015); any shape [b, ..., C].
+    """Normalises the last axis of [b, ..., C] by mean and variance over the others (Ioffe and Szegedy 2015).
 
-    In training the statistics are the batch's, in float32 whatever the compute dtype. `synchronized`: of all replicas
-    together, which must hold equally many rows, by one all-reduce forward and one backward; else of this replica alone.
-    The moving statistics become moving * momentum + batch * (1 - momentum), with the variance divided by n, not n - 1,
-    as in Keras. They are not assigned but appended to `context.updates` (see `replica_step`); unsynchronised values
-    differ between replicas, and averaging them is the trainer's part. Otherwise, and when not `trainable`, the moving
-    statistics are used. Variables as in Keras: `gamma`, `beta`, `moving_mean`, `moving_variance`, float32 of shape [C].
+    In training the statistics are the batch's, in float32 whatever the compute dtype. `synchronized`: of all
+    replicas together, which must hold equally many rows, by one all-reduce forward and one backward; else of
+    this replica. In inference, and when not `trainable`, they are the moving statistics.
+    The moving statistics become moving * momentum + batch * (1 - momentum), the variance divided by n, not
+    n - 1, as in Keras. They are not assigned but appended to `context.updates` (see `replica_step`);
+    unsynchronised values differ between replicas, and averaging them is the trainer's part.
+    Variables as in Keras: `gamma`, `beta`, `moving_mean`, `moving_variance`, float32 [C].
     """
 
-    def __init__(
-        self, momentum=0.99, epsilon=1e-3, synchronized=True, center=True, scale=True, **kwargs
-    ):
+    def __init__(self, momentum=0.99, epsilon=1e-3, synchronized=True, center=True, scale=True, **kwargs):
         super().__init__(**kwargs)
         self.momentum, self.epsilon, self.synchronized = momentum, epsilon, synchronized
         self.center, self.scale = center, scale
 
     def build(self, input_shape):
         def weight(name, initializer, **options):
-            return self.add_weight(
-                name=name,
-                shape=input_shape[-1:],
-                initializer=initializer,
-                dtype="float32",
-                autocast=False,
-                **options,
-            )
+            options |= {"dtype": "float32", "autocast": False}
+            return self.add_weight(name=name, shape=input_shape[-1:], initializer=initializer, **options)
 
-        # Central storage accepts an assignment in replica context only of variables that say how to combine values.
+        # Central storage accepts an assignment in replica context only of variables that combine values.
         moving = {"trainable": False, "aggregation": "only_first_replica"}
         self.gamma = weight("gamma", "ones") if self.scale else None
         self.beta = weight("beta", "zeros") if self.center else None
@@ -264,78 +272,19 @@ class BatchNormalization(keras.layers.Layer):
         channels = inputs.shape[-1]
         gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones([channels])
         beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros([channels])
-        # The fused operation takes four axes; it is several times faster than the same in single operations.
+        moving_mean = tf.convert_to_tensor(self.moving_mean)
         x = inputs if len(inputs.shape) == 4 else tf.reshape(inputs, [-1, 1, 1, channels])
-        if not (training and self.trainable):
-            moving = tf.convert_to_tensor(self.moving_mean), tf.convert_to_tensor(self.moving_variance)
-            y = _normalize_by(x, gamma, beta, *moving, self.epsilon)
-        else:
-            context = _current_step(self)
-            replica = tf.distribute.get_replica_context()
+        if training and self.trainable:
+            context, replica = _current_step(self), tf.distribute.get_replica_context()
             if self.synchronized and replica is not None and replica.num_replicas_in_sync > 1:
-                shift = tf.stop_gradient(tf.convert_to_tensor(self.moving_mean))
-                y, mean, variance = _normalize_over_replicas(x, gamma, beta, shift, self.epsilon)
+                y, mean, variance = batch_statistics.normalize_over_replicas(
+                    x, gamma, beta, moving_mean, self.epsilon)
             else:
-                y, mean, variance = _normalize_alone(x, gamma, beta, self.epsilon)
+                y, mean, variance = batch_statistics.normalize_alone(x, gamma, beta, self.epsilon)
             for variable, value in (self.moving_mean, mean), (self.moving_variance, variance):
                 old = tf.convert_to_tensor(context.latest(variable))
                 context.update(variable, tf.stop_gradient(old * self.momentum + value * (1 - self.momentum)))
+        else:
+            moving_variance = tf.convert_to_tensor(self.moving_variance)
+            y = batch_statistics.normalize_by(x, gamma, beta, moving_mean, moving_variance, self.epsilon)
         return y if len(inputs.shape) == 4 else tf.reshape(y, tf.shape(inputs))
-
-
-def _rows(x):
-    """Number of values a channel of x [b, h, w, C] has, float32."""
-    return tf.cast(tf.size(x) // x.shape[-1], tf.float32)
-
-
-def _normalize_by(x, gamma, beta, mean, variance, epsilon):
-    """(x - mean) * gamma / sqrt(variance + epsilon) + beta: x [b, h, w, C], the others float32 [C]."""
-    return tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=False
-    ).y
-
-
-def _normalize_alone(x, gamma, beta, epsilon):
-    """Normalises x [b, h, w, C] by its own statistics; returns y, mean [C], variance [C]. Two passes: no cancellation."""
-    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
-    )
-    rows = _rows(x)
-    return y, mean, variance * ((rows - 1) / rows)  # the operation divides by n - 1, Keras by n
-
-
-def _normalize_over_replicas(x, gamma, beta, shift, epsilon):
-    """Normalises x [b, h, w, C] by the statistics of all replicas; returns y, mean [C], variance [C], the same on all.
-
-    Each replica's own mean and variance come from two passes; only these are summed, so that E[m^2] - E[m]^2 loses
-    digits solely where means of whole replicas lie far from `shift` [C] (the moving mean), which is the same on all.
-    The gradient is that of the sum of all replicas' losses, written out, in the fused operations:
-    dx = dx of fixed statistics - gamma / sqrt(variance + epsilon) * (mean(dy) + x_hat * mean(dy * x_hat)).
-    dgamma and dbeta are this replica's part, like the gradient of any other weight.
-    """
-    replica = tf.distribute.get_replica_context()
-
-    def mean_over_replicas(first, second):
-        both = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([first, second]))
-        return tf.unstack(both / replica.num_replicas_in_sync)
-
-    @tf.custom_gradient
-    def normalize(x, gamma, beta):
-        _, mean, variance = _normalize_alone(x, gamma, beta, epsilon)
-        mean, square = mean_over_replicas(mean - shift, variance + tf.square(mean - shift))
-        variance = tf.maximum(square - tf.square(mean), 0.0)
-        mean += shift
-
-        def gradient(dy, *_):  # nothing learns through the statistics that are returned: see stop_gradient above
-            dx, dgamma, dbeta, *_ = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=dy, x=x, scale=gamma, reserve_space_1=mean, reserve_space_2=variance,
-                reserve_space_3=[], epsilon=epsilon, is_training=False,
-            )
-            mean_dgamma, mean_dbeta = mean_over_replicas(dgamma / _rows(x), dbeta / _rows(x))
-            slope = gamma * tf.math.rsqrt(variance + epsilon)
-            dx -= _normalize_by(x, slope * mean_dgamma, slope * mean_dbeta, mean, variance, epsilon)
-            return dx, dgamma, dbeta
-
-        return (_normalize_by(x, gamma, beta, mean, variance, epsilon), mean, variance), gradient
-
-    return normalize(x, gamma, beta)

@@ -1,7 +1,7 @@
 """Every network by name: what it is, what it understands, how to build it.
 
-Plain Python until `build`, so that a wrong name or option fails before TensorFlow is imported. To add a network, write
-its module (a function that takes keyword arguments and returns a keras.Model) and one entry here.
+Plain Python until `build`, so that a wrong name or option fails before TensorFlow is imported. To add a
+network, write its module (a function of keyword arguments that returns a keras.Model) and one entry here.
 
     check("cifar10_tutorial", head="softmax")                                   # no TensorFlow
     model = build("cifar10_tutorial", input_shape=(24, 24, 3), classes=10)
@@ -24,7 +24,8 @@ OPTIONS = {"head": ("logits", "softmax"), "local": ("dense", "locally_connected"
 class Network:
     """One entry.
 
-    builder: "module:function"; the function takes input_shape, classes, the options below and, with batch_norm,
+    builder: "module:function"; the function takes input_shape, classes, the options below and, with
+    batch_norm,
         sync_batch_norm.
     decayed: layers whose kernels get weight decay; None for every kernel.
     summary: one line, what the network is.
@@ -61,7 +62,8 @@ NETWORKS: dict[str, Network] = {
 
 
 def check(name: str, *, head: str = "logits", local: str = "dense") -> Network:
-    """The entry called `name`; ValueError if there is none, or it does not understand an option that was set."""
+    """The entry called `name`; ValueError if there is none, or it does not understand an option that was
+    set."""
     network = NETWORKS.get(name)
     if network is None:
         close = difflib.get_close_matches(name, NETWORKS, n=1)
@@ -72,7 +74,7 @@ def check(name: str, *, head: str = "logits", local: str = "dense") -> Network:
             raise ValueError(f"{option}={value!r}: must be one of {', '.join(OPTIONS[option])}")
         if value != OPTIONS[option][0] and option not in network.options:
             able = ", ".join(known for known, other in NETWORKS.items() if option in other.options)
-            raise ValueError(f"model={name!r} has no option {option}={value!r}; leave it out, or use model={able}")
+            raise ValueError(f"model={name!r} has no option {option}={value!r}; leave it out, or use {able}")
     return network
 
 
@@ -85,11 +87,12 @@ def build(
     local: str = "dense",
     sync_batch_norm: bool = True,
 ) -> "keras.Model":
-    """Builds the network called `name` under the current dtype policy; initial weights follow Keras's global seed.
+    """Builds the network called `name` under the current dtype policy; initial weights follow Keras's global
+    seed.
 
     input_shape: of one example, (height, width, channels) for images. Output: [b, classes], float32.
-    sync_batch_norm: statistics of all replicas together; means nothing to a network without batch normalisation.
-    Raises ValueError as `check` does.
+    sync_batch_norm: statistics of all replicas together; means nothing to a network without batch
+    normalisation. Raises ValueError as `check` does.
     """
     network = check(name, head=head, local=local)
     given = {"head": head, "local": local}

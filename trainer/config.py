@@ -7,32 +7,27 @@ wrong command fails at once.
     config = dataclasses.replace(recipes.RECIPES["digits"](), train_steps=100)
 """
 import dataclasses
-import math
-import re
-from typing import Any
 
 from input_pipeline import datasets
 from models import registry
 from trainer import names
+from trainer.rules import Rule, UserError  # noqa: F401  UserError is what other modules take from here
 
 
-class UserError(ValueError):
-    """A wrong flag, configuration, path or datum: one line for the user, exit code 2."""
-
-
-def option(default, help_text, *, group, kind=None, at_least=None, below=None, choices=None, may_change=False):
+def option(default, help_text, *, group, kind=None, choices=None, may_change=False, **bounds):
     """A dataclass field with what the flags, the checks and `--help` need to know about it.
 
-    kind: bool, int, float, str, or "ints" (comma-separated whole numbers). at_least is inclusive, below exclusive.
-    may_change: whether a resumed run may be given another value.
+    kind, choices and bounds (at_least, above, at_most, below, filled): see `rules.Rule`; the kind is the default's type
+    where it is not given. may_change: whether a resumed run may be given another value.
     """
-    metadata = dict(help=help_text, group=group, kind=kind or type(default), at_least=at_least, below=below,
-                    choices=tuple(choices) if choices else None, may_change=may_change)
-    return dataclasses.field(default=default, metadata=metadata)
+    rule = Rule(kind=kind or type(default), default=default, choices=tuple(choices) if choices else None, **bounds)
+    return dataclasses.field(default=default, metadata=dict(help=help_text, group=group, rule=rule,
+                                                            may_change=may_change))
 
 
 WHAT, LONG, OPTIMISATION, AUGMENTATION = "what", "how long", "optimisation", "augmentation"
 DEVICES, NUMERICS, CADENCE, TRYING = "devices", "numerics", "cadence", "trying out"
+INT32 = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,14 +37,17 @@ class Config:
     recipe: str = option("digits", "a named configuration that gives every other value", group=WHAT)
     model: str = option("digits_cnn", "the network", group=WHAT, choices=registry.NETWORKS)
     dataset: str = option("digits", "the data set", group=WHAT, choices=datasets.DATASETS)
-    data_dir: str = option("data", "the folder that holds the data set's own folder", group=WHAT, may_change=True)
+    data_dir: str = option("data", "the folder that holds the data set's own folder", group=WHAT, kind="path",
+                           filled=True, may_change=True)
     download: bool = option(False, "fetch the data set into --data_dir if it is not there", group=WHAT, may_change=True)
     model_dir: str = option("", "where checkpoints, summaries and metrics go (default: runs/<recipe>)", group=WHAT,
-                            may_change=True)
-    seed: int = option(0, "of initial weights, order, distortions and dropout", group=WHAT, at_least=0, below=2**63)
+                            kind="path", filled=True, may_change=True)
+    seed: int = option(0, "of initial weights, order, distortions and dropout; any whole number from 0", group=WHAT,
+                       at_least=0)
     init_from: str = option("", "another run's --model_dir (or a checkpoint prefix): start from its weights (moving "
-                            "averages where it has them), step 0", group=WHAT, may_change=True)
-    classes: int = option(0, "outputs of the network (0: as many as the data set has)", group=WHAT, at_least=0)
+                            "averages where it has them), step 0", group=WHAT, kind="path", may_change=True)
+    classes: int = option(0, "outputs of the network (0: as many as the data set has)", group=WHAT, at_least=0,
+                          at_most=INT32)
     head: str = option("logits", "what the tutorial network's last layer gives", group=WHAT,
                        choices=("logits", "softmax"))
     local: str = option("dense", "the tutorial network's local3 and local4", group=WHAT,
@@ -59,12 +57,14 @@ class Config:
                               at_least=0, may_change=True)
     train_epochs: float = option(30.0, "passes over the training set, turned into steps (0: --train_steps says it)",
                                  group=LONG, at_least=0, may_change=True)
-    global_batch_size: int = option(64, "examples a step, over all replicas and micro-batches", group=LONG, at_least=1)
+    global_batch_size: int = option(64, "examples a step, over all replicas and micro-batches", group=LONG, at_least=1,
+                                    at_most=INT32)
     early_stop_evals: int = option(0, "stop after so many inline evaluations without a better one (0: off)",
                                    group=LONG, at_least=0, may_change=True)
 
     optimizer: str = option("adam", "the optimizer", group=OPTIMISATION, choices=names.OPTIMIZERS)
-    learning_rate: float = option(0.002, "the rate that the schedule starts from", group=OPTIMISATION, at_least=0)
+    learning_rate: float = option(0.002, "the rate that the schedule starts from (0: the weights stay as they are)",
+                                  group=OPTIMISATION, at_least=0)
     lr_schedule: str = option("cosine", "how the rate changes with the step", group=OPTIMISATION,
                               choices=names.SCHEDULES)
     decay_steps: tuple = option((), "steps a decay (exponential), steps to zero (cosine, linear), comma-separated "
@@ -72,11 +72,11 @@ class Config:
                                 kind="ints", at_least=0)
     decay_epochs: float = option(0.0, "--decay_steps in passes over the training set (0: --decay_steps says it)",
                                  group=OPTIMISATION, at_least=0)
-    decay_rate: float = option(0.1, "factor of one decay (exponential, piecewise)", group=OPTIMISATION, at_least=0)
+    decay_rate: float = option(0.1, "factor of one decay (exponential, piecewise)", group=OPTIMISATION, above=0)
     staircase: bool = option(False, "exponential decay in jumps instead of smoothly", group=OPTIMISATION)
     warmup_steps: int = option(0, "steps of linear warm-up (0: none)", group=OPTIMISATION, at_least=0)
     momentum: float = option(0.0, "of sgd, lars, rmsprop and muon (0: none)", group=OPTIMISATION, at_least=0, below=1)
-    nesterov: bool = option(False, "Nesterov's form of the momentum", group=OPTIMISATION)
+    nesterov: bool = option(False, "Nesterov's form of sgd's momentum (muon always has it)", group=OPTIMISATION)
     weight_decay: float = option(0.0, "wd in wd * sum(w^2) / 2 of the decayed kernels: added to the loss; inside the "
                                  "update for adamw, lamb, lars, muon (0: none)", group=OPTIMISATION, at_least=0)
     label_smoothing: float = option(0.0, "share of the target spread evenly over the classes (0: none)",
@@ -86,8 +86,8 @@ class Config:
     grad_accum_steps: int = option(1, "micro-batches a step", group=OPTIMISATION, at_least=1)
     ema_decay: float = option(0.99, "decay of the weights' moving averages, min(this, (1+n)/(10+n)) at step n "
                               "(0: none are kept)", group=OPTIMISATION, at_least=0, below=1)
-    max_skipped_steps: int = option(10, "stop with code 3 after more than so many steps in a row that were not finite",
-                                    group=OPTIMISATION, at_least=0, may_change=True)
+    max_skipped_steps: int = option(10, "stop with code 3 after more than so many steps in a row that were not finite "
+                                    "(0: at the first)", group=OPTIMISATION, at_least=0, may_change=True)
 
     augment: str = option("normalize:0:16", "comma-separated distortions with colon-separated arguments",
                           group=AUGMENTATION)
@@ -99,17 +99,18 @@ class Config:
                       may_change=True)
     tpu_zone: str = option("", "the TPU's zone (default: the environment's)", group=DEVICES, may_change=True)
     gcp_project: str = option("", "the TPU's project (default: the environment's)", group=DEVICES, may_change=True)
-    strategy: str = option("auto", "the tf.distribute strategy", group=DEVICES, choices=("auto", "one_device", "mirrored", "central_storage", "multi_worker", "tpu"),
-                           may_change=True)
-    all_reduce: str = option("auto", "how gradients are summed over replicas", group=DEVICES,
-                             choices=("auto", "nccl", "hierarchical_copy", "reduction_to_one_device", "ring"), may_change=True)
+    strategy: str = option("auto", "the tf.distribute strategy", group=DEVICES, may_change=True,
+                          choices=("auto", "one_device", "mirrored", "central_storage", "multi_worker", "tpu"))
+    all_reduce: str = option("auto", "how gradients are summed over replicas", group=DEVICES, may_change=True,
+                            choices=("auto", "nccl", "hierarchical_copy", "reduction_to_one_device", "ring"))
     intra_op_threads: int = option(0, "threads inside an operation (0: TensorFlow's choice)", group=DEVICES,
-                                   at_least=0, may_change=True)
+                                   at_least=0, at_most=INT32, may_change=True)
     inter_op_threads: int = option(0, "operations at a time (0: TensorFlow's choice)", group=DEVICES, at_least=0,
-                                   may_change=True)
+                                   at_most=INT32, may_change=True)
 
     precision: str = option("auto", "of the layers' arithmetic; weights stay float32. auto: bfloat16 where the device "
-                            "computes it fast, else float32", group=NUMERICS, choices=("auto", "float32", "bfloat16", "float16"))
+                            "computes it fast, else float32", group=NUMERICS,
+                           choices=("auto", "float32", "bfloat16", "float16"))
     xla: bool = option(False, "compile the forward and backward pass with XLA", group=NUMERICS, may_change=True)
     deterministic: bool = option(False, "equal runs are equal bit for bit", group=NUMERICS, may_change=True)
     sync_batch_norm: bool = option(True, "batch statistics over all replicas", group=NUMERICS)
@@ -142,52 +143,12 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 TRANSIENT = ("download", "dry_run", "fast_dev_run", "progress", "profile_steps")  # of one command, not of the run
 
 
-def suggestion(value: str, known) -> str:
-    """'; did you mean X?' where one of `known` is near, else ''."""
-    import difflib  # only a wrong command pays for it
-    near = difflib.get_close_matches(value, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+
+def rule(name: str) -> Rule:
+    """What option `name` may be."""
+    return FIELDS[name].metadata["rule"]
 
 
-def parse(name: str, text: str) -> Any:
-    """The value of option `name` written as `text`. ValueError: the rule and a fix (without name and value)."""
-    kind = FIELDS[name].metadata["kind"]
-    if kind is int:
-        if not re.fullmatch(r"[+-]?[0-9]+", text):
-            raise ValueError("must be a whole number written as an integer, such as 10")
-        return int(text)
-    if kind is float:
-        try:
-            return float(text) if "_" not in text else float("")
-        except ValueError:
-            raise ValueError("must be a number, such as 0.1") from None
-    if kind == "ints":
-        if not re.fullmatch(r"([0-9]+(,[0-9]+)*)?", text):
-            raise ValueError("must be whole numbers separated by commas, such as 100 or 100,200")
-        return tuple(int(part) for part in text.split(",") if part)
-    return text
-
-
-def check_value(name: str, value: Any) -> None:
-    """ValueError (the rule and a fix, without name and value) if `value` breaks option `name`'s own rule."""
-    facts = FIELDS[name].metadata
-    for number in value if facts["kind"] == "ints" else [value]:
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            continue
-        if not math.isfinite(number):
-            raise ValueError("must be a finite number")
-        if facts["at_least"] is not None and number < facts["at_least"]:
-            raise ValueError(f"must be at least {facts['at_least']}")
-        if facts["below"] is not None and number >= facts["below"]:
-            raise ValueError(f"must be less than {facts['below']}")
-    if facts["choices"] and value not in facts["choices"]:
-        raise ValueError(f"must be one of {', '.join(facts['choices'])}{suggestion(str(value), facts['choices'])}")
-
-
-def text_of(value: Any) -> str:
-    """A value as it is written on the command line."""
-    if isinstance(value, tuple):
-        return ",".join(str(part) for part in value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def may_change(name: str) -> bool:
+    """Whether a resumed run may be given another value of option `name`."""
+    return FIELDS[name].metadata["may_change"]

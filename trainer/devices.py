@@ -10,7 +10,9 @@ import re
 import subprocess
 
 from trainer.config import Config, UserError
+from trainer.rules import shown
 
+DEVICE_FILES = "/dev"
 TPU_VARIABLES = ("TPU_NAME", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS", "COLAB_TPU_ADDR", "TPU_WORKER_HOSTNAMES")
 
 
@@ -34,7 +36,7 @@ class Plan:
 
 def visible_gpus() -> int:
     """The number of NVIDIA GPUs that TensorFlow would see: device files, else nvidia-smi, less CUDA_VISIBLE_DEVICES."""
-    count = len([p for p in pathlib.Path("/dev").glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", p.name)])
+    count = len([name for name in os.listdir(DEVICE_FILES) if re.fullmatch(r"nvidia[0-9]+", name)])
     if not count:
         try:
             listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=5).stdout
@@ -44,54 +46,61 @@ def visible_gpus() -> int:
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is None:
         return count
-    chosen = 0
+    chosen = set()
     for name in (part.strip() for part in allowed.split(",")):
-        if not name or (name.isdigit() and int(name) >= count) or name == "-1":
+        known = re.fullmatch(r"[0-9]{1,9}", name) and int(name) < count or re.match(r"(GPU|MIG)-", name)
+        if not known or name in chosen:
             break  # CUDA stops at the first name that it does not know
-        chosen += 1
-    return min(chosen, count)
+        chosen.add(name)
+    return min(len(chosen), count)
 
 
 def find_tpu() -> str:
     """What --tpu=auto finds: a TPU's name or "local", "" where there is none."""
     for variable in TPU_VARIABLES:
-        if os.environ.get(variable):
-            return "local" if variable == "TPU_WORKER_HOSTNAMES" else os.environ[variable]
-    return "local" if any(pathlib.Path("/dev").glob("accel[0-9]*")) else ""
+        value = os.environ.get(variable)
+        if value and variable == "COLAB_TPU_ADDR" and "://" not in value:  # HOST:PORT
+            return f"grpc://{value}"
+        if value:
+            return "local" if variable == "TPU_WORKER_HOSTNAMES" else value
+    return "local" if any(re.fullmatch(r"accel[0-9]+", name) for name in os.listdir(DEVICE_FILES)) else ""
 
 
-def cluster() -> tuple[int, int]:
-    """(number of workers, this worker's number) of TF_CONFIG. UserError if it is not one for training."""
-    text = os.environ.get("TF_CONFIG", "")
-    if not text:
-        raise UserError("--strategy=multi_worker needs the environment variable TF_CONFIG; "
-                        "start the workers with python -m launch.local, or set it")
+def cluster(text: str) -> tuple[int, int]:
+    """(number of workers, this worker's number) of a TF_CONFIG. UserError if it is not one for training."""
     try:
         value = json.loads(text)
-        members = value["cluster"].get("chief", []) + value["cluster"].get("worker", [])
+        chiefs, workers = (value["cluster"].get(kind, []) for kind in ("chief", "worker"))
         kind, index = value["task"]["type"], int(value["task"]["index"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"TF_CONFIG={text!r} must be JSON with cluster and task; see README") from None
+        if not isinstance(chiefs, list) or not isinstance(workers, list) \
+                or not all(re.fullmatch(r".+:[0-9]+", address) for address in chiefs + workers):
+            raise ValueError("chief and worker must be lists of HOST:PORT")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        raise UserError(f"TF_CONFIG={shown(text)} must be JSON such as "
+                        '{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}; '
+                        "python -m launch.local sets it") from None
     if kind not in ("chief", "worker"):
-        raise UserError(f"TF_CONFIG's task {kind!r} does not train; run python -m trainer.evaluator there")
-    index += len(value["cluster"].get("chief", [])) if kind == "worker" else 0
-    if index >= len(members):
-        raise UserError(f"TF_CONFIG's task {kind} {value['task']['index']} is not in its cluster of {len(members)}")
-    return len(members), index
+        raise UserError(f"TF_CONFIG's task {shown(kind)} does not train; run python -m trainer.evaluator there")
+    if not 0 <= index < len(chiefs if kind == "chief" else workers):
+        raise UserError(f"TF_CONFIG's task {kind} {index} is not in its cluster of {len(chiefs)} chief and {len(workers)} "
+                        f"worker; give a smaller index, or more addresses")
+    return len(chiefs + workers), index + (len(chiefs) if kind == "worker" else 0)
 
 
 def plan(config: Config) -> Plan:
     """The devices of `config`. UserError where they do not exist or the flags contradict each other."""
     notes = []
     tpu = config.tpu
+    if not re.fullmatch(r"|grpc://\S+:[0-9]+|[^\s:]+", tpu):
+        raise UserError(f"--tpu={shown(tpu)} must be a TPU's name, grpc://HOST:PORT, local or auto; give one of these")
     if tpu == "auto":
         tpu = find_tpu()
         notes.append(f"--tpu=auto found {tpu!r}" if tpu else "--tpu=auto found no TPU")
     if tpu:
-        if config.emulate:
-            raise UserError(f"--emulate makes CPU replicas and --tpu={config.tpu} names a TPU; give one of them")
+        if config.emulate and config.tpu != "auto":  # beside auto it says what to fall back to, as --num_gpus does
+            raise UserError(f"--emulate makes CPU replicas and --tpu={shown(tpu)} names a TPU; give one of them")
         if config.strategy not in ("auto", "tpu"):
-            raise UserError(f"--strategy={config.strategy} does not run on --tpu={config.tpu}; leave --strategy out")
+            raise UserError(f"--strategy={config.strategy} does not run on --tpu={shown(config.tpu)}; leave --strategy out")
         if config.num_gpus is not None:
             notes.append(f"--num_gpus={config.num_gpus} is not used: the TPU's cores are the replicas")
         return Plan(strategy="tpu", kind="TPU", replicas=0, tpu=tpu, notes=tuple(notes))
@@ -100,23 +109,27 @@ def plan(config: Config) -> Plan:
             raise UserError("--strategy=tpu, but --tpu=auto found no TPU; name one with --tpu, or leave --strategy out")
         raise UserError("--strategy=tpu needs --tpu; name a TPU, or leave --strategy out")
     if config.emulate and not config.num_gpus:
-        raise UserError(f"--emulate needs --num_gpus, the number of logical CPU devices, at least 1; "
-                        f"give --num_gpus=2 (it is {config.num_gpus})")
+        asked = "without --num_gpus" if config.num_gpus is None else f"with --num_gpus={config.num_gpus}"
+        raise UserError(f"--emulate {asked}: --num_gpus must say how many logical CPU devices, at least 1; "
+                        "give --num_gpus=2, or --noemulate")
     kind, local = ("CPU", config.num_gpus) if config.emulate else _gpus(config)
-    if config.strategy == "multi_worker":
-        workers, worker = cluster()
+    strategy, tf_config = config.strategy, os.environ.get("TF_CONFIG")
+    if strategy == "multi_worker" and not tf_config:
+        raise UserError("--strategy=multi_worker needs the environment variable TF_CONFIG; "
+                        "start the workers with python -m launch.local, or set it")
+    workers, worker = cluster(tf_config) if tf_config and strategy in ("auto", "multi_worker") else (1, 0)
+    if strategy == "multi_worker" or workers > 1:
         if kind == "CPU" and local > 1:
             raise UserError(f"--strategy=multi_worker has one replica a process on CPUs, --num_gpus={local} asks for "
-                            "more; start more workers instead")
+                            "more; start more workers instead, or take TF_CONFIG away")
         return Plan(strategy="multi_worker", kind=kind, replicas=workers * local, workers=workers, worker=worker,
                     notes=tuple(notes))
-    if config.strategy == "one_device" and local > 1:
+    if strategy == "one_device" and local > 1:
         if config.num_gpus is None:
             local = 1
         else:
             raise UserError(f"--strategy=one_device has one replica, --num_gpus={local} asks for more; "
                             "use --strategy=mirrored")
-    strategy = config.strategy
     if strategy == "auto":
         strategy = "one_device" if local == 1 else "mirrored"
     return Plan(strategy=strategy, kind=kind, replicas=local, notes=tuple(notes))

@@ -27,6 +27,7 @@ class Evaluation:
         self._steps = -(-len(source) // self._batch_size)
         with strategy.scope():
             self.model = network()
+        self.traces = 0  # how often Python traced the pass: once, whatever the last batch
         self._pass = tf.function(self._sum_up, autograph=False)
 
     def run(self, weights: Mapping[str, np.ndarray | tf.Tensor | tf.Variable]) -> dict:
@@ -52,6 +53,7 @@ class Evaluation:
 
     def _sum_up(self, iterator):
         """(names, sums, confusion) over all batches: one loop inside the graph."""
+        self.traces += 1
         names = []
 
         def replica(batch):

@@ -15,8 +15,9 @@ import time
 
 from absl import flags as absl_flags
 
-from trainer import devices, flags, manifest, quiet, resolve, watch
-from trainer.config import Config, UserError
+from input_pipeline import datasets
+from trainer import flags, manifest, resolve, restored, watch
+from trainer.config import UserError
 
 SPLITS = ("test", "train")
 SAY_AGAIN_SECS = 600  # how often a wait in vain is said
@@ -102,19 +103,16 @@ class Watcher:
 
     def build(self) -> None:
         """Imports TensorFlow, takes the ledger's lock for good, builds the network."""
-        quiet.import_tensorflow(errors=False)
-        from input_pipeline import datasets
-        from trainer import distribution, experiment
-        from trainer.report import Reporter
         recorded = resolve.read_recorded(self.flags.model_dir)
-        config = Config(**{**recorded, "data_dir": self.flags.data_dir or recorded["data_dir"], "xla": False,
-                           "model_dir": self.flags.model_dir, "intra_op_threads": 0, "inter_op_threads": 0})
+        config = restored.settings(recorded, self.flags.model_dir,
+                                   data_dir=self.flags.data_dir or recorded["data_dir"])
         try:
             info = datasets.describe(config.dataset, config.data_dir)
         except (ValueError, OSError) as error:
             raise UserError(f"--data_dir={config.data_dir}: {error}") from None
-        plan = devices.Plan(strategy="one_device", kind="CPU", replicas=1)
-        strategy = distribution.build(config, plan)
+        strategy = restored.strategy(config)
+        from trainer import experiment
+        from trainer.report import Reporter
         self.evaluation = experiment.evaluation(config, info, strategy, self.flags.split)
         self.ledger = watch.Ledger(self.flags.model_dir, self.flags.split,
                                    best=experiment.build_task(config).best)
@@ -127,11 +125,10 @@ class Watcher:
 
     def evaluate(self, step: int) -> None:
         """One result or one recorded reason for `step`."""
-        from trainer.checkpoint import tensors
         wrong = manifest.damage(self.folder, step)
         if not wrong:
             try:
-                found = tensors(self.folder, step)
+                kinds = restored.weights(self.folder, step)
             except Exception as error:  # TensorFlow raises several kinds; the trainer may have retired it meanwhile
                 wrong = manifest.damage(self.folder, step) or f"{type(error).__name__}: {error}"
         if wrong:
@@ -140,8 +137,7 @@ class Watcher:
             self.ledger.skip(step, wrong)
             print(f"evaluator: step {step} is left out: {wrong}", flush=True)
             return
-        kinds = {"ema": {**found["model"], **found["ema"]}} if found.get("ema") else {}
-        results = {kind: self.evaluation.run(weights) for kind, weights in {**kinds, "raw": found["model"]}.items()}
+        results = {kind: self.evaluation.run(weights) for kind, weights in kinds.items()}
         self.reporter.report(step, results)
 
     def say_end(self, done: dict | None) -> None:

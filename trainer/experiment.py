@@ -74,7 +74,8 @@ class Experiment:
             decayed = registry.decayed_kernels(config.model, self.model)
             optimizer = optimizers.build(
                 config.optimizer, learning_rate=rate, momentum=config.momentum, nesterov=config.nesterov,
-                weight_decay=config.weight_decay, decayed=decayed, head=self.model.layers[-1].trainable_variables)
+                weight_decay=config.weight_decay, decayed=decayed,
+                head=[layer for layer in self.model.layers if layer.trainable_variables][-1].trainable_variables)
             optimizer.build(self.model.trainable_variables)
         self.state = State(
             strategy, self.model, optimizer, ema=config.ema_decay > 0, metrics=len(self.task.train_metrics),
@@ -102,13 +103,16 @@ class Experiment:
         return kinds
 
 
-def write_config(config: Config) -> None:
-    """config.json: the resolved configuration, package versions, git revision."""
+def write_config(config: Config, info: datasets.Info) -> None:
+    """config.json: the resolved configuration, the data set's facts (so that a network answers where the data are not),
+    package versions, git revision."""
     folder = pathlib.Path(config.model_dir)
     folder.mkdir(parents=True, exist_ok=True)
     values = {name: value for name, value in vars(config).items() if name not in TRANSIENT}
     versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "absl-py", "tensorboard")}
-    text = json.dumps({"config": values, "versions": {"python": platform.python_version(), **versions},
+    data = {"name": info.name, "image_shape": info.image_shape, "classes": info.classes,
+            "examples": {"train": info.train_examples, "test": info.eval_examples}}
+    text = json.dumps({"config": values, "data": data, "versions": {"python": platform.python_version(), **versions},
                        "git_revision": _git_revision()}, indent=1)
     watch.write_whole(folder / "config.json", text + "\n")
 

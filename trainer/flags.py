@@ -1,74 +1,136 @@
-"""The command line: an absl flag for every option of the Config, and errors of one line.
+"""The command line: an absl flag for every option of the Config, and errors of one line, the same for every command.
 
     given = flags.parse(sys.argv)          # {"train_steps": 100}: only what the command says
     flags.help_text()                      # every flag with its default
+    rest = flags.read(sys.argv, values)    # another command's own absl flags, held to the same rules
 """
+import contextlib
+import io
+import re
+import textwrap
+
 from absl import flags
 
 from trainer import config
 from trainer.config import FIELDS, UserError
+from trainer.rules import SHOWN_CHARACTERS, Rule, shown, suggestion, text_of
+
+HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
+HELP_COLUMNS, HELP_INDENT = 100, 30
 
 
 class _Parser(flags.ArgumentParser):
-    """Parses one option's text by the Config's own rules."""
+    """Parses one flag's text by a rule."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, rule: Rule):
+        self.name, self.rule = name, rule
 
     def parse(self, argument):
-        value = config.parse(self.name, argument) if isinstance(argument, str) else argument
-        config.check_value(self.name, value)
-        return value
+        """The value; absl's error has the UserError, which says it all, as its context."""
+        try:
+            return self.rule.parse(argument) if isinstance(argument, str) else argument
+        except ValueError as error:
+            raise UserError(f"--{self.name}={shown(argument)} {error}") from None
 
 
-def define(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Defines every option as an absl flag without a default: None means that the command does not say it."""
-    for name, field in FIELDS.items():
-        if name in flag_values:
-            continue
-        help_text = f"{field.metadata['help']} (digits: {config.text_of(field.default)})"
-        if field.metadata["kind"] is bool:
-            flags.DEFINE_bool(name, None, help_text, flag_values=flag_values)
-        else:
-            flags.DEFINE(_Parser(name), name, None, help_text, flag_values=flag_values)
-
-
-def parse(argv: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> dict:
+def parse(argv: list[str]) -> dict:
     """The options that the command gives, checked one by one. UserError for anything else on the command line."""
-    define(flag_values)
-    rest = read(argv, flag_values)
+    values = flags.FlagValues()  # of this call: absl's own would keep what an earlier command gave
+    for name, field in FIELDS.items():
+        if config.rule(name).kind is bool:
+            flags.DEFINE_bool(name, None, field.metadata["help"], flag_values=values)
+        else:
+            flags.DEFINE(_Parser(name, config.rule(name)), name, None, field.metadata["help"], flag_values=values)
+    rest = read(argv, values)
     if rest:
-        raise UserError(f"{rest[0]!r} is not a flag; flags are written --name=value, see --help")
-    return {name: flag_values[name].value for name in FIELDS if flag_values[name].present}
+        raise UserError(f"'{shown(rest[0])}' is not a flag; flags are written --name=value, see --help")
+    return {name: values[name].value for name in FIELDS if values[name].present}
 
 
-def read(argv: list[str], flag_values: flags.FlagValues) -> list[str]:
-    """Parses `argv` into `flag_values`; returns the arguments that are no flags. UserError for a wrong flag."""
+def read(argv: list[str], values: flags.FlagValues) -> list[str]:
+    """Parses `argv` into `values`; returns the arguments that are no flags. UserError for a wrong flag.
+
+    absl's integer, float, boolean, enum and string flags are held to `rules`: absl takes 0x10, 1_000 and nan.
+    `--flagfile=FILE` is absl's: it stands for the flags in a file, one a line.
+    """
+    for name in values:
+        rule = _rule(values[name])
+        if rule:
+            values[name].parser = _Parser(name, rule)
+    arguments = _with_flag_files(argv[1:], values)
+    for written in (argument.split("=", 1)[0] for argument in arguments if argument.startswith("-")):
+        if written in ("--undefok", "-undefok"):
+            raise UserError("--undefok is not taken: every flag must be known; leave it out")
+        if len(written) > SHOWN_CHARACTERS:  # absl would look for a similar name, letter by letter, until Python stops it
+            raise UserError(f"{shown(written)} is not a flag; see --help")
     try:
-        return flag_values(argv)[1:]
+        return values([argv[0], *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
-        near = config.suggestion(error.flagname, flag_values)
-        raise UserError(f"--{error.flagname} is not a flag{near or '; see --help'}") from None
+        known = [*values, *(f"no{name}" for name in values if values[name].boolean)]
+        near = suggestion(error.flagname, known, "--") or "; see --help"
+        raise UserError(f"{shown(error.flagvalue)} is not a flag{near}") from None
     except flags.Error as error:
-        raise UserError(_one_line(str(error))) from None
+        if isinstance(error.__context__, UserError):
+            raise error.__context__ from None
+        text = str(error).removeprefix("flag ")
+        missing = text.removeprefix("Missing value for flag ")
+        raise UserError(f"{shown(missing)} needs a value; write {missing}=VALUE" if missing != text else text) from None
+    except ValueError as error:  # --noxla=3
+        name = str(error).split("=", 1)[0]
+        raise UserError(f"{shown(str(error).removesuffix(' does not take an argument'))} must be written {name}, "
+                        "without a value") from None
 
 
-def _one_line(text: str) -> str:
-    """absl's 'flag --x=v: why' as '--x=v why', on one line."""
-    return " ".join(text.removeprefix("flag ").replace(": must", " must").split())
+def _rule(flag: flags.Flag) -> Rule | None:
+    """The rule of a flag that absl defined; None for one with a parser of its own."""
+    parser = flag.parser
+    if type(parser) is flags.BooleanParser:
+        return Rule(kind=bool, default=flag.default)
+    if type(parser) in (flags.IntegerParser, flags.FloatParser):
+        return Rule(kind=int if type(parser) is flags.IntegerParser else float, default=flag.default,
+                    at_least=parser.lower_bound, at_most=parser.upper_bound)
+    if type(parser) is flags.EnumParser and parser.case_sensitive:
+        return Rule(kind=str, choices=tuple(parser.enum_values))
+    return Rule(kind=str) if type(parser) is flags.ArgumentParser else None
+
+
+def _with_flag_files(arguments: list[str], values: flags.FlagValues) -> list[str]:
+    """The arguments with those of the flag files in their place. UserError for a file that cannot be read."""
+    complaints = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaints):  # absl only warns of a file that names itself
+            arguments = values.read_flags_from_files(arguments, force_gnu=False)
+        problem = complaints.getvalue().removeprefix("Warning: ")
+    except flags.CantOpenFlagFileError as error:
+        problem = re.sub(r".*\[Errno [0-9]+\] ", "", str(error))
+    except (flags.Error, OSError, ValueError) as error:
+        problem = str(error)
+    if problem:
+        raise UserError(f"--flagfile must name a text file with one flag a line: {problem}")
+    return arguments
 
 
 def help_text() -> str:
-    """Every flag with its default, in the groups of the Config."""
-    lines = ["Lockstep's trainer. A recipe gives every value, a flag overrides it. Defaults are those of --recipe=digits;",
-             "--recipe=NAME --dry_run prints another recipe's.", ""]
+    """Every flag with its default, in the groups of the Config, lines of at most 100 characters."""
+    from input_pipeline import augment
+    from trainer import recipes  # which are made of the Config
+    names = {"recipe": recipes.RECIPES, "augment": map(augment.usage, augment.OPERATIONS)}
+
+    def wrapped(text: str, first: str = "", indent: str = "") -> list[str]:
+        return textwrap.wrap(text, HELP_COLUMNS, initial_indent=first, subsequent_indent=indent,
+                             break_on_hyphens=False)
+
+    lines = wrapped("Trains: python -m trainer.main [flags]. A recipe gives every value, a flag overrides it. The values "
+                    "below are the defaults, those of the recipe digits; --recipe=NAME --dry_run shows another's. "
+                    "A switch is turned on by --name, off by --noname. Of a flag that is given twice the last one counts. "
+                    "--flagfile=FILE reads flags from a file, one a line.")
     group = None
     for name, field in FIELDS.items():
         if field.metadata["group"] != group:
             group = field.metadata["group"]
-            lines += [f"{group}:"]
-        choices = field.metadata["choices"]
-        default = "not set" if field.default in (None, "", ()) else config.text_of(field.default)
+            lines += ["", group.capitalize()]
+        choices = names.get(name) or config.rule(name).choices
         text = field.metadata["help"] + (f": {', '.join(choices)}" if choices else "")
-        lines += [f"  --{name} ({default})", f"      {text}"]
+        default = "" if field.default in (None, "", ()) else f"={text_of(field.default)}"
+        lines += wrapped(text, f"  --{name}{default}".ljust(HELP_INDENT - 1) + " ", " " * HELP_INDENT)
     return "\n".join(lines)

@@ -23,7 +23,7 @@ class InnerLoop:
         self._step, self._state, self._max_skipped = step, state, max_skipped_steps
         self._plain = lambda images: (model(images, training=True), ())
         self._observed = summaries.observed(model)
-        self.traces = 0
+        self.traces = {"step": 0, "summaries": 0}
         self._many = tf.function(self._loop, autograph=False)
         self._one = tf.function(self._single, autograph=False)
 
@@ -36,7 +36,7 @@ class InnerLoop:
         return self._one(iterator)
 
     def _loop(self, iterator, until):
-        self.traces += 1
+        self.traces["step"] += 1
         state = self._state
 
         def more(last, _):
@@ -54,7 +54,7 @@ class InnerLoop:
         return {**metrics, "waited": waited}
 
     def _single(self, iterator):
-        self.traces += 1
+        self.traces["summaries"] += 1
         batch, waited = _next(iterator)
         return {**self._step(batch, self._observed), "waited": waited}
 

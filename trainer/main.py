@@ -8,6 +8,7 @@ from trainer import signals
 if __name__ == "__main__":
     signals.install()  # before the slow imports: from the first line on, a signal ends the run as it should
 
+import contextlib
 import os
 import sys
 
@@ -16,16 +17,16 @@ from trainer import config, flags, quiet, resolve
 
 def main(argv: list[str]) -> int:
     """Trains as `argv` says. Returns the exit code: 0, 2, 3, 130 or 143."""
-    if any(argument in ("--help", "-h", "-help", "--helpfull") for argument in argv[1:]):
+    if any(argument in flags.HELP for argument in argv[1:]):
         print(flags.help_text())
         return 0
     try:
         run = resolve.resolve(flags.parse(argv))
         get_data(run)
-        quiet.import_tensorflow(errors=run.plan.kind != "CPU")
         if run.config.fast_dev_run:
             from trainer import fast_dev_run
-            return fast_dev_run.run(run)
+            return fast_dev_run.run(run, argv)
+        quiet.import_tensorflow(errors=run.plan.kind != "CPU")
         from trainer import train
         return train.run(run)
     except config.UserError as error:
@@ -49,6 +50,7 @@ def get_data(run: resolve.Run) -> None:
 
 if __name__ == "__main__":
     code = main(sys.argv)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(BrokenPipeError):  # main ... | head
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)  # TensorFlow's threads need no goodbye, and may take seconds over one

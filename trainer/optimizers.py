@@ -60,7 +60,7 @@ def build(
     Args:
         name: one of `names.OPTIMIZERS`.
         learning_rate: a function without arguments that returns the rate, a float32 scalar tensor. It should
-            read the trainer's step variable: it is called in the graph, in replica context and inside updates.
+            read the trainer's step variable: it is called in the graph, in replica context and in updates.
         momentum: in [0, 1), for `names.MOMENTUM`; the others ignore it.
         weight_decay: for `names.DECOUPLED`; the others ignore it.
         decayed: the variables that decay; all others never do.
@@ -70,7 +70,7 @@ def build(
     Raises:
         ValueError: a value breaks its rule; the message names it.
     """
-    inside = decoupled(name)
+    decays = decoupled(name)
     if not callable(learning_rate):
         raise ValueError(f"learning_rate {learning_rate!r} must be a function: use lambda: rate(step)")
     if not 0 <= momentum < 1:
@@ -84,14 +84,14 @@ def build(
     arguments = {"name": name, "learning_rate": learning_rate}
     if name in names.MOMENTUM:
         arguments["momentum"] = float(momentum)
-    if inside:
+    if decays:
         arguments["weight_decay"] = float(weight_decay)
     if name in ("sgd", "muon"):
         arguments["nesterov"] = nesterov
     if name == "muon":
         arguments["head"] = head
     optimizer = _CLASSES[name](**arguments)
-    optimizer.decay_only(decayed if inside and weight_decay else ())
+    optimizer.decay_only(decayed if weight_decay else ())
     return optimizer
 
 
@@ -208,7 +208,6 @@ class Muon(keras.optimizers.Muon):
             momentum=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
-            adam_weight_decay=weight_decay,
             name=name,
         )
         self._head = frozenset(self._var_key(variable) for variable in head)
@@ -221,7 +220,8 @@ class Muon(keras.optimizers.Muon):
         return self.exclude_embeddings and "embedding" in variable.path.lower()
 
     def _apply_weight_decay(self, variables):
-        # Keras's Muon assigns in replica context, which central storage refuses for lack of an aggregation.
+        # Keras's Muon assigns in replica context, which central storage refuses for lack of an aggregation,
+        # and has a second decay for the variables that are Adam's.
         keras.optimizers.Optimizer._apply_weight_decay(self, variables)
 
     def zeropower_via_newtonschulz5(self, x, steps):

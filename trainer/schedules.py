@@ -29,7 +29,7 @@ def build(
     warmup_steps: int = 0,
     boundaries: Sequence[int] = (),
 ) -> Callable[[int | tf.Tensor], tf.Tensor]:
-    """Returns `rate(step)`: the float32 scalar tensor that scales the update made after `step` completed steps.
+    """Returns `rate(step)`: the float32 scalar tensor with which the update after `step` steps is made.
 
     With s the step, D = decay_steps, W = warmup_steps, the rate is learning_rate times
 
@@ -123,4 +123,4 @@ def _check(name, learning_rate, decay_steps, decay_rate, warmup_steps, boundarie
     if name == "piecewise":
         increasing = all(a < b for a, b in zip(boundaries, boundaries[1:]))
         if not boundaries or boundaries[0] < 1 or not increasing:
-            raise ValueError(f"boundaries {boundaries!r} must be increasing steps from 1 on: use (1000, 2000)")
+            raise ValueError(f"boundaries {boundaries!r} must be increasing steps from 1 on: use (100, 200)")

@@ -6,9 +6,11 @@ processes gives the same number.
     task = task.Classification(head="logits", label_smoothing=0.1, classes=10)
     task.losses(outputs, batch)        # [b] float32
     task.sums(outputs, batch)          # {"precision_at_1": [b] float32, ...}, one value an example
+    task.predictions(outputs)          # what an exported network gives
 """
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -25,6 +27,8 @@ class Classification:
     train_metrics = ("precision_at_1",)
     metrics = ("precision_at_1", "precision_at_5")
     best = "precision_at_1"
+    # What an exported network takes and gives.
+    input_name, output_name = "images", "probabilities"
 
     def losses(self, outputs: tf.Tensor, batch: dict) -> tf.Tensor:
         """Cross-entropy in nats of each example, [b] float32; outputs [b, classes].
@@ -56,6 +60,16 @@ class Classification:
         """Counts [classes, classes] float32: rows are labels, columns predictions, padding left out."""
         return tf.math.confusion_matrix(batch["label"], tf.argmax(outputs, 1), self.classes, weights=batch["mask"],
                                         dtype=tf.float32)
+
+    def predictions(self, outputs: tf.Tensor) -> tf.Tensor:
+        """The probability of each class, [b, classes] float32."""
+        outputs = tf.cast(outputs, tf.float32)
+        return outputs if self.head == "softmax" else tf.nn.softmax(outputs)
+
+    def answer(self, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
+        """One row of `predictions` for the user: the likeliest class by name, and the five likeliest."""
+        top = [[classes[k], float(probabilities[k])] for k in np.argsort(-probabilities, kind="stable")[:5]]
+        return {"class": top[0][0], "probability": top[0][1], "top": top}
 
     def _log_probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
         outputs = tf.cast(outputs, tf.float32)

@@ -63,15 +63,15 @@ def run(run: Run) -> int:
         for line in [*distribution.describe(strategy, config, run.plan), summaries.layer_table(experiment.model), how]:
             console.message(line)
         if chief:
-            write_config(config)
+            write_config(config, run.info)
         if start >= config.train_steps:
             console.message(f"nothing to do: {folder} is complete at step {start}")
             if chief and watch.done(folder) is None:
                 write_done(config, start, "complete")
             return 0
-        trainer = Trainer(run, experiment, start, console, stopwatch)
+        trainer, batches = Trainer(run, experiment, start, console, stopwatch), experiment.batches(start)
         starting.close()
-        return trainer.train()
+        return trainer.train(batches)
 
 
 def write_done(config, step: int, why: str) -> None:
@@ -107,10 +107,13 @@ class Trainer:
                         summaries.layer_table(self.experiment.model))
         return events
 
-    def train(self) -> int:
-        """The loop. Returns the exit code."""
+    def train(self, batches) -> int:
+        """The loop. batches: the iterator from the first step's on. Returns the exit code."""
         config, step, last = self.config, self.start, self.config.train_steps
-        batches = self.experiment.batches(step)
+
+        def shown(at: int) -> bool:
+            return every(at, config.summary_steps, last) or every(at, config.histogram_steps, last)
+
         compiled = set()  # which of the two forms of the step were traced and compiled by their first call
         timed = 0  # steps made by later calls: what rates are of
         waited = 0.0
@@ -118,15 +121,13 @@ class Trainer:
         signals.on_signal(self._on_signal)
         while True:
             # 1. Steps, inside the graph, up to the next event; one observed step where summaries are due.
-            observe = every(step + 1, config.summary_steps, last) or every(step + 1, config.histogram_steps, last)
+            observe = shown(step + 1)
             with self.stopwatch.phase("training" if observe in compiled else "compiling"):
                 if observe:
                     metrics = self.experiment.loop.observe(batches)
                 else:
-                    until = next_event(step, config, last)
-                    due = until - 1 if every(until, config.summary_steps, last) or \
-                        every(until, config.histogram_steps, last) else until
-                    metrics = self.experiment.loop.run(batches, max(due, step + 1) if compiled else step + 1)
+                    until = next_event(step, config, last) if compiled else step + 1
+                    metrics = self.experiment.loop.run(batches, until - 1 if shown(until) else until)
                 metrics["losses"] = metrics["losses"].numpy()  # waits for the devices
                 before, step = step, int(self.state.step.numpy())
             if observe in compiled:
@@ -254,6 +255,9 @@ class Trainer:
         if self.chief:
             write_done(self.config, step, why)
         self.console.message(self.stopwatch.report())
+        self.console.message(f"traces: step {self.experiment.loop.traces['step']}, step with summaries "
+                             f"{self.experiment.loop.traces['summaries']}, evaluation "
+                             f"{self.evaluation.traces if self.evaluation else 0}")
         self.console.message(f"done: step {step} ({why}); see it with: tensorboard --logdir={self.config.model_dir}")
         return 0
 

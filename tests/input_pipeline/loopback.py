@@ -103,8 +103,7 @@ def tar_gz(*members: tuple) -> bytes:
 
 
 def cifar_like(size: int = 300_000) -> bytes:
-    """A small tar of the real one's layout; its bytes do not compress, so that it is about `size` bytes
-    long."""
+    """A small tar of the real one's layout, about `size` bytes long, as its pixels do not compress."""
     pixels = hashlib.shake_256(b"pixels").digest(size)
     return tar_gz(member(TOP, kind=tarfile.DIRTYPE), member(f"{TOP}/data_batch_1.bin", pixels),
                   member(f"{TOP}/batches.meta.txt", b"airplane\n"))
@@ -123,7 +122,7 @@ def environment(**more: str) -> dict[str, str]:
     """This process's, without a proxy or mirror between the test and its server."""
     ours = {name: value for name, value in os.environ.items()
             if not name.lower().endswith("_proxy") and name != "LOCKSTEP_MIRROR"}
-    return ours | {"no_proxy": "*", "PYTHONPATH": str(ROOT)} | more
+    return ours | {"no_proxy": "*", "PYTHONPATH": f"{ROOT}:{pathlib.Path(__file__).parent}"} | more
 
 
 def start(*arguments: str, **more: str) -> subprocess.Popen:
@@ -131,7 +130,7 @@ def start(*arguments: str, **more: str) -> subprocess.Popen:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def until(condition, what: str, *, seconds: float = 10.0) -> None:
+def until(condition, what: str, *, seconds: float = 20.0) -> None:
     """Returns as soon as `condition()` holds; fails after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
@@ -141,5 +140,5 @@ def until(condition, what: str, *, seconds: float = 10.0) -> None:
 
 def killed(process: subprocess.Popen, signum: int = signal.SIGKILL) -> int:
     process.send_signal(signum)
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
     return process.returncode

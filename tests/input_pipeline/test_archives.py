@@ -9,9 +9,9 @@ from input_pipeline import archives
 NOAA = b"""# File Creation: Sat Sep  5 03:55:38 2026
 #
 year,month,decimal date,average,deseasonalized,ndays,sdev,unc
-""" + b"".join(b"%d,%d,%.4f,%.2f,314.44,-1,-9.99,-0.99\n" % (1958 + month // 12, month % 12 + 1, 1958 + month
-/ 12,
-                                                            315 + month / 10) for month in range(2, 30))
+""" + b"".join(
+    b"%d,%d,%.4f,%.2f,314.44,-1,-9.99,-0.99\n"
+    % (1958 + month // 12, month % 12 + 1, 1958 + month / 12, 315 + month / 10) for month in range(2, 30))
 
 
 def test_every_file_has_a_digest_or_a_format_and_a_name_of_its_own_on_a_mirror():

@@ -10,14 +10,15 @@ from input_pipeline import augment
 from input_pipeline.distortions import OPERATIONS
 
 TUTORIAL = "crop:24,flip,brightness:63,contrast:0.2:1.8,standardize"
-EXAMPLES = {"crop": "crop:5", "pad_crop": "pad_crop:2:reflect", "flip": "flip", "brightness": "brightness:1.5",
-            "contrast": "contrast:0.5:1.5", "standardize": "standardize", "normalize": "normalize:0:16"}
+EXAMPLES = {"crop": "crop:5", "pad_crop": "pad_crop:2:reflect", "flip": "flip", "standardize": "standardize",
+            "brightness": "brightness:1.5", "contrast": "contrast:0.5:1.5", "normalize": "normalize:0:16"}
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 9, 8, 3), dtype=np.uint8)
 
 
 def train(text, rows, *, seed=1, step=2, batch_size=12):
     rows = np.asarray(rows, np.int32)
-    return augment.parse(text).train(IMAGES[rows], seed=seed, step=step, rows=rows, batch_size=batch_size).numpy()
+    augmentation = augment.parse(text)
+    return augmentation.train(IMAGES[rows], seed=seed, step=step, rows=rows, batch_size=batch_size).numpy()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -62,10 +63,10 @@ def test_a_wrong_text_is_refused_in_one_line_that_names_operation_value_and_rule
         assert word in str(error.value)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(1, 11), max_size=3, unique=True), seed=st.integers(0, 2**63 - 1),
-       step=st.integers(0, 2**40), text=st.sampled_from(["crop:5,flip,brightness:63,contrast:0.2:1.8,standardize",
-                                                         "pad_crop:2,flip", "contrast:0.2:1.8"]))
+       step=st.integers(0, 2**40),
+       text=st.sampled_from(["crop:5,flip,brightness:63,contrast:0.2:1.8,standardize", "pad_crop:2,flip"]))
 def test_any_split_of_the_rows_distorts_each_row_alike(cuts, seed, step, text):
     """Mutations: draw numbers for the split's rows only; key with the split's first row."""
     whole = train(text, range(12), seed=seed, step=step)
@@ -90,7 +91,8 @@ def test_steps_beyond_32_bits_are_told_apart():
 
 
 def test_training_runs_in_a_graph_with_static_shapes():
-    @tf.function(input_signature=[tf.TensorSpec([12, 9, 8, 3], tf.uint8), tf.TensorSpec([], tf.int64)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([12, 9, 8, 3], tf.uint8),
+                                                  tf.TensorSpec([], tf.int64)])
     def graph(images, step):
         result = augment.parse("pad_crop:2,crop:5,flip,standardize").train(
             images, seed=1, step=step, rows=tf.range(12), batch_size=12)

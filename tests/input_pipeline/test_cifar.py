@@ -1,4 +1,4 @@
-"""cifar10: the binary records are read as they are laid out, and damage is named. Real data if it is there."""
+"""cifar10: the binary records are read as they are laid out, and damage is named."""
 
 import os
 import pathlib
@@ -22,7 +22,8 @@ def data_dir(tmp_path, monkeypatch):
         records = bytearray()
         for example in range(RECORDS):
             records.append((number + example) % 10)
-            records += bytes(pixel(number, example, y, x, c) for c in range(3) for y in range(32) for x in range(32))
+            records += bytes(pixel(number, example, y, x, channel)
+                             for channel in range(3) for y in range(32) for x in range(32))
         (folder / name).write_bytes(bytes(records))
     return str(tmp_path)
 
@@ -67,7 +68,7 @@ def test_class_names_come_from_the_data_where_it_has_them(data_dir):
 
 @pytest.mark.parametrize("damage, words", [
     (lambda path: path.unlink(), ["no file", "data_batch_3.bin"]),
-    (lambda path: path.write_bytes(path.read_bytes()[:-1]), ["data_batch_3.bin", "9218 bytes instead of 9219"]),
+    (lambda path: path.write_bytes(path.read_bytes()[:-1]), ["data_batch_3.bin", "9218 bytes", "9219"]),
 ])
 @pytest.mark.parametrize("verb", [cifar.describe, lambda data_dir: cifar.load("eval", data_dir)])
 def test_missing_and_cut_files_are_named_with_the_command_that_gets_them(data_dir, damage, words, verb):
@@ -91,7 +92,7 @@ def test_a_wrong_label_is_named_with_file_and_offset(data_dir):
     content = bytearray(path.read_bytes())
     content[2 * 3073] = 10
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"data_batch_2.bin: label 10 at byte 6146; a label byte must be 0\.\.9"):
+    with pytest.raises(ValueError, match=r"data_batch_2.bin: label 10 at byte 6146; .*must be 0\.\.9"):
         cifar.load("train", data_dir)
 
 

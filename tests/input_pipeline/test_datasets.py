@@ -39,7 +39,8 @@ def test_nothing_heavy_is_imported_to_check_a_command():
     assert result.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("verb", [datasets.describe, datasets.facts, lambda name: datasets.load(name, "train")])
+@pytest.mark.parametrize("verb", [datasets.describe, datasets.facts,
+                                  lambda name: datasets.load(name, "train")])
 def test_an_unknown_name_is_answered_with_the_known_ones(verb):
     with pytest.raises(ValueError) as error:
         verb("digitz")

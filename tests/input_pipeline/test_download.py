@@ -2,8 +2,9 @@
 
 Mutations, each of which turned tests here red: no digest check; digest check after unpacking; no Range
 header; a 206 taken without looking at Content-Range; append to the part after a 200; no cap on bytes
-received; no lock; unpacking straight into the folder; leftovers not removed; the retry counter reset by every
-byte.
+received; sizes not compared; no lock; no second look under the lock; unpacking straight into the folder;
+leftovers not removed; a longer part kept; the retry counter reset by every byte; the mirror ignored; half a
+folder taken for the whole.
 """
 
 import pathlib
@@ -47,8 +48,8 @@ def fetch(server, data_dir, **changes):
         waits.append(seconds)
         assert len(waits) < 50, "it never gives up"
 
-    return download.fetch(archive_of(CONTENT, server.url + PATH, **changes), data_dir, progress=Progress(),
-    wait=wait)
+    archive = archive_of(CONTENT, server.url + PATH, **changes)
+    return download.fetch(archive, data_dir, progress=Progress(), wait=wait)
 
 
 def assert_whole(data_dir: pathlib.Path) -> None:
@@ -159,8 +160,9 @@ def test_passing_errors_are_tried_again_with_growing_pauses(server, tmp_path):
     ("gone", 1, "answers 404 Not Found"),
     ("broken", download.ATTEMPTS, "answers 503 Service Unavailable, after 0 bytes and 4 attempts"),
     ("cuts at one place", 5, "the connection ended after 100,000 bytes"),
-]) def test_an_unreachable_file_is_given_up_in_one_line(server, tmp_path, monkeypatch, trouble, attempts,
-message):
+])
+def test_an_unreachable_file_is_given_up_in_one_line(server, tmp_path, monkeypatch, trouble, attempts,
+                                                     message):
     monkeypatch.setattr(download, "PROGRESS_BYTES", 1000)
     if trouble == "gone":
         del server.files[PATH]
@@ -193,9 +195,8 @@ def test_a_server_that_says_nothing_is_given_up(server, tmp_path, monkeypatch):
 
 
 def test_a_wrong_digest_is_named_and_never_unpacked(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "unpack_tar", lambda *_, **__: pytest.fail("unpacked before it was
-    verified")) with pytest.raises(ValueError, match=f"small.tar.gz: sha256 [0-9a-f]{{64}}, expected {'0' *
-    64}"):
+    monkeypatch.setattr(download, "unpack_tar", lambda *_, **__: pytest.fail("unpacked before the check"))
+    with pytest.raises(ValueError, match=f"small.tar.gz: sha256 [0-9a-f]{{64}}, expected {'0' * 64}"):
         fetch(server, tmp_path, sha256="0" * 64)
     assert_absent(tmp_path, part=False)
 
@@ -203,9 +204,14 @@ def test_a_wrong_digest_is_named_and_never_unpacked(server, tmp_path, monkeypatc
 @pytest.mark.parametrize("length", [True, False])
 @pytest.mark.parametrize("difference", [-7, 7])
 def test_another_size_than_published_is_refused(server, tmp_path, length, difference):
-    server.length = length error = ValueError if length or difference > 0 else ConnectionError message = "the
-    server offers" if length else "sends more bytes" if difference > 0 else "the server's file is shorter than
-    bytes=30" with pytest.raises(error, match=message):
+    server.length = length
+    if length:
+        error, message = ValueError, "the server offers .* but the published file has exactly"
+    elif difference > 0:
+        error, message = ValueError, "the server sends more bytes"
+    else:
+        error, message = ConnectionError, "the server's file is shorter than bytes=30"
+    with pytest.raises(error, match=message):
         fetch(server, tmp_path, size=len(CONTENT) - difference)
     part = tmp_path / PART
     assert_absent(tmp_path, part=part.exists())
@@ -221,8 +227,7 @@ def test_an_endless_answer_is_stopped_at_the_declared_size(server, tmp_path):
 
 
 def test_a_name_that_is_no_archive_lists_those_that_are(tmp_path):
-    with pytest.raises(ValueError, match="'cifar' cannot be downloaded: it must be one of cifar10, mnist,
-    flowers, co2"):
+    with pytest.raises(ValueError, match="'cifar' cannot be downloaded: it must be one of cifar10, mnist"):
         download.fetch("cifar", tmp_path)
 
 
@@ -240,8 +245,7 @@ def test_leftovers_of_a_dead_process_go_and_other_folders_stay(server, tmp_path)
         ".download", TOP, f"{TOP}-part-1", f"{TOP}.part-mine"]
 
 
-def test_a_failure_while_unpacking_publishes_nothing_and_the_next_run_needs_no_network(server, tmp_path,
-monkeypatch):
+def test_a_failure_while_unpacking_publishes_nothing_and_loses_no_byte(server, tmp_path, monkeypatch):
     def full(_path):
         raise OSError(28, "No space left on device")
 
@@ -277,8 +281,8 @@ def test_the_mirror_may_be_a_folder_of_this_machine(tmp_path, monkeypatch):
     assert_whole(tmp_path / "data")
     (mirror / "small.tar.gz").unlink()
     with pytest.raises(ConnectionError, match="No such file"):
-        download.fetch(archive, tmp_path / "other", progress=Progress(), wait=lambda _: pytest.fail("tried
-        again"))
+        download.fetch(archive, tmp_path / "other", progress=Progress(),
+                       wait=lambda _: pytest.fail("tried again"))
 
 
 @pytest.mark.parametrize("mirror", ["/mnt/mirror", "ftp://mirror", "http://a b", "file://"])
@@ -305,9 +309,8 @@ def fetching(tmp_path, server):
     running = []
 
     def begin():
-        running.append(start("-c", FETCH, str(tmp_path / "content"), server.url + PATH, str(tmp_path /
-        "data"),
-                             PYTHONPATH=f"{download.__file__}/../..:{pathlib.Path(__file__).parent}"))
+        running.append(start("-c", FETCH, str(tmp_path / "content"), server.url + PATH,
+                             str(tmp_path / "data")))
         return running[-1]
 
     yield begin
@@ -325,7 +328,7 @@ def test_kill_9_in_mid_download_loses_only_time(server, tmp_path, fetching):
     assert_absent(tmp_path / "data", part=True)
     server.hold_after = None
     second = fetching()
-    out, _ = second.communicate(timeout=10)
+    out, _ = second.communicate(timeout=30)
     assert second.returncode == 0 and out.strip() == str(tmp_path / "data" / TOP)
     assert_whole(tmp_path / "data")
     assert server.requests == [(PATH, None), (PATH, "bytes=131072-")]
@@ -337,10 +340,10 @@ def test_of_two_processes_at_once_one_waits_for_the_other(server, tmp_path, fetc
     until(lambda: server.requests, "the first request")
     second = fetching()
     notes = []
-    threading.Thread(target=lambda: notes.extend(second.stderr), daemon=True).start()
+    threading.Thread(target=lambda: notes.append(second.stderr.readline()), daemon=True).start()
     until(lambda: notes, "the note that another process is at work")
     assert f"process {first.pid} is fetching the same: waiting for it" in notes[0]
     server.release.set()
-    assert first.wait(timeout=10) == 0 and second.wait(timeout=10) == 0
+    assert first.wait(timeout=30) == 0 and second.wait(timeout=30) == 0
     assert_whole(tmp_path / "data")
     assert server.requests == [(PATH, None)]

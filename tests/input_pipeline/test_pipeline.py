@@ -20,7 +20,8 @@ SOURCE = datasets.load("synthetic", "train", image_shape=(8, 8, 3), train_exampl
 
 def counted(examples: int) -> sources.Arrays:
     """A source whose image n is n."""
-    return sources.Arrays(np.arange(examples, dtype=np.int32).reshape(-1, 1, 1, 1), np.zeros(examples, int), ("a",))
+    images = np.arange(examples, dtype=np.int32).reshape(-1, 1, 1, 1)
+    return sources.Arrays(images, np.zeros(examples, int), ("a",))
 
 
 def contexts(replicas: int, workers: int):
@@ -50,17 +51,17 @@ def assert_equal(batches, expected):
             assert np.array_equal(batch[name], other[name]), name
 
 
-@settings(max_examples=10, deadline=None)
-@given(split=st.sampled_from([(1, 1), (2, 1), (2, 2), (3, 1), (4, 2), (6, 3), (8, 1), (24, 2)]),
+@settings(max_examples=6, deadline=None)
+@given(split=st.sampled_from([(2, 1), (2, 2), (3, 1), (4, 2), (6, 3), (8, 1), (24, 2)]),
        seed=st.integers(0, 2**63 - 1), start_step=st.integers(0, 10**6))
 def test_any_split_gives_the_same_global_batches(split, seed, start_step):
     """Mutations: number rows within the replica; workers in reverse; random numbers by replica."""
-    expected = global_batches(1, 1, 3, seed=seed, start_step=start_step)
+    expected = global_batches(1, 1, 2, seed=seed, start_step=start_step)
     assert expected[0]["row"].tolist() == list(range(BATCH))
-    assert_equal(global_batches(*split, 3, seed=seed, start_step=start_step), expected)
+    assert_equal(global_batches(*split, 2, seed=seed, start_step=start_step), expected)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(start_step=st.integers(0, 12), replicas=st.sampled_from([1, 2, 4]))
 def test_a_resume_at_any_step_gives_the_same_tail(start_step, replicas):
     """Three epochs long. Mutations: counter from 0; random numbers by batches since the start."""
@@ -96,8 +97,9 @@ def test_shapes_are_static_and_training_never_ends(replicas, workers):
     assert evaluation.element_spec == dataset.element_spec | {"mask": tf.TensorSpec([rows], tf.float32)}
 
 
-@settings(max_examples=25, deadline=None)
-@given(examples=st.integers(1, 60), rows=st.integers(1, 9), split=st.sampled_from([(1, 1), (2, 1), (4, 2), (8, 2)]))
+@settings(max_examples=12, deadline=None)
+@given(examples=st.integers(1, 60), rows=st.integers(1, 9),
+       split=st.sampled_from([(1, 1), (2, 1), (4, 2), (8, 2)]))
 def test_an_evaluation_takes_every_example_once_over_all_replicas(examples, rows, split):
     """Partial and one-example last batches, and batches larger than the set. Mutation: drop the remainder."""
     replicas, workers = split
@@ -144,7 +146,7 @@ STRATEGIES = {"one device": lambda: tf.distribute.OneDeviceStrategy("CPU:1"),
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_replica_r_gets_exactly_its_rows_of_every_global_batch(name):
-    """Seen from within `strategy.run`, where it matters. Replicas see different data; the step is traced once.
+    """Seen from within `strategy.run`, where it matters. Replicas see different data; one trace of the step.
 
     Mutations: yield replicas in reverse; give every replica the whole worker's rows; skip the unbatching.
     """
@@ -154,7 +156,7 @@ def test_replica_r_gets_exactly_its_rows_of_every_global_batch(name):
     expected = global_batches(1, 1, 6, start_step=3)
     iterator = iter(pipeline.distribute(strategy, lambda context: training(context, start_step=3)))
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(iterator):
         def replica(batch):
             number = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -168,8 +170,7 @@ def test_replica_r_gets_exactly_its_rows_of_every_global_batch(name):
             part = slice(replica * rows, (replica + 1) * rows)
             for key, values in batch.items():
                 assert np.array_equal(values[replica], whole[key][part]), (key, replica)
-        index = np.concatenate([values.numpy() for values in batch["index"]])
-        assert len(set(index)) > 20  # different data: no row is repeated, but for an epoch's end
+        assert len({tuple(values.numpy()) for values in batch["index"]}) == replicas
     assert step.experimental_get_tracing_count() == 1
 
 
@@ -181,7 +182,7 @@ def test_a_distributed_evaluation_takes_every_example_once_and_ends(name):
     dataset = pipeline.distribute(strategy, lambda context: pipeline.evaluation(
         source, augment.parse(""), batch_size=BATCH, **pipeline.share(context)))
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch):
         return strategy.run(lambda batch: tf.where(batch["mask"] > 0, batch["index"], -1), args=(batch,))
 

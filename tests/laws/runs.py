@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 
@@ -77,3 +78,22 @@ def worst_difference(run: Outcome, reference: Outcome, step: int) -> dict[str, f
             norm = np.sqrt(sum(np.sum(np.square(theirs[n], dtype=np.float64)) for n in names))
             found[group] = float(distance / max(norm, 1e-30))
     return found
+
+
+def wait_for(condition, process: subprocess.Popen | None = None, seconds: float = 240) -> None:
+    """Polls until `condition()`; fails when `process` ends first, or after so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None:
+            out, err = process.communicate()
+            raise AssertionError(f"ended with {process.returncode} too early\n{out[-2000:]}\n{err[-2000:]}")
+        assert time.monotonic() < end, f"not so after {seconds} s"
+        time.sleep(0.005)
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for the signal (Linux)."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False

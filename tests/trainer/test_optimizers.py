@@ -166,8 +166,8 @@ def test_lars_is_the_papers_formula():
 def test_decay_touches_only_the_decayed_kernels(name):
     """With gradients of 0 only decay moves a weight. Also what Keras's Lamb does: inside the trust ratio it
     would shrink by the whole rate. Mutations: nothing excluded from decay; decay given to an optimizer whose
-    L2 term belongs to the loss; Muon without its `adam_weight_decay` (the output layer is Adam's); LARS's
-    decay applied twice."""
+    L2 term belongs to the loss; Keras's own `_apply_weight_decay` in Muon (Adam's variables would have
+    another decay); LARS's decay applied twice."""
     kernels = dict.fromkeys(("kernel", "head", "other"), WEIGHTS["dense_kernel"])
     variables = make_variables({**kernels, "bias": WEIGHTS["bias"]})
     optimizer = build(name, variables, decayed=variables[:2], head=variables[1:2])

@@ -1,0 +1,104 @@
+"""Breaks the code on purpose, one mutation after the other, and expects a law's test to turn red.
+
+    python -m tests.laws.mutations            # all of them; or words that must occur in a mutation's name
+
+Each mutation is applied to a copy of the checkout, so the working tree is never touched. Prints a line a mutation; the exit code
+is 0 if every one was noticed. Minutes, so not part of the test suite.
+"""
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).parents[2]
+LAW1 = "tests/laws/test_law1_same_run.py"
+TWO = f"{LAW1}::test_same_batches_losses_and_weights[2 replicas, sgd]"
+MICRO = f"{LAW1}::test_same_batches_losses_and_weights[2 replicas x 2 micro-batches, sgd]"
+STOP = "tests/laws/test_law2_resume.py::test_a_stopped_run_ends_as_an_undisturbed_one"
+DAMAGE = "tests/laws/test_law3_damage.py"
+EXAMPLES = "tests/laws/test_law5_every_example.py"
+CHECKPOINTS = "tests/laws/test_law5_every_checkpoint.py::test_once_in_order_also_after_a_kill"
+TRACES = "tests/laws/test_law9_traces.py"
+STEP = "tests/trainer/test_step.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutation:
+    """In `file`, `old` (which occurs exactly once) becomes `new`; `test` must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTATIONS = (
+    Mutation("clip before the all-reduce", "trainer/step.py", "        # One message for everything",
+             "        total = tf.clip_by_global_norm(total, config.clip_norm or 1e9)[0]\n        # One message for everything", TWO),
+    Mutation("sum twice", "trainer/step.py", "        parts = _all_reduce(parts)\n",
+             "        parts = _all_reduce(_all_reduce(parts))\n", TWO),
+    Mutation("mean of scaled losses", "trainer/step.py",
+             "objective = tf.reduce_sum(losses) / config.global_batch_size * scale", "objective = tf.reduce_mean(losses) * scale", TWO),
+    Mutation("weight decay on every replica", "trainer/step.py",
+             "            total[k] += config.weight_decay * trainable[k].value",
+             "            total[k] += replicas * config.weight_decay * trainable[k].value", TWO),
+    Mutation("local batch statistics", "models/registry.py", "        options[\"sync_batch_norm\"] = sync_batch_norm",
+             "        options[\"sync_batch_norm\"] = False", TWO),
+    Mutation("dropout masks by replica", "trainer/step.py", "first_row=batch[\"row\"][0], updates",
+             "first_row=0 * batch[\"row\"][0], updates", TWO),
+    Mutation("every micro-batch the first rows", "trainer/step.py", "value[k * rows:(k + 1) * rows]", "value[:rows]", MICRO),
+    Mutation("distortions by place in the replica", "input_pipeline/pipeline.py",
+             "        row = tf.range(rows.start, rows.stop)\n", "        row = tf.range(rows.stop - rows.start)\n", TWO),
+    Mutation("data starts again at batch 0", "trainer/experiment.py", "start_step=start_step,", "start_step=0,", STOP),
+    Mutation("averages of the losses not saved", "trainer/state.py", "self.step, self.loss_averages,", "self.step,", STOP),
+    Mutation("moving averages not saved", "trainer/state.py",
+             "\"ema\": {v.path: average for v, average in zip(self.model.trainable_variables, self.ema)},", "\"ema\": {},", STOP),
+    Mutation("digests not compared", "trainer/manifest.py", "if sha256(path) != digest:", "if False:", DAMAGE),
+    Mutation("all damaged taken for none", "trainer/manifest.py", "    if notes:\n", "    if False:\n", DAMAGE),
+    Mutation("padded rows count", "trainer/evaluate.py", "tf.where(batch[\"mask\"] > 0, value, 0)", "value", EXAMPLES),
+    Mutation("only the newest is evaluated", "trainer/evaluator.py", "for step in pending[:1]:", "for step in pending[-1:]:", CHECKPOINTS),
+    Mutation("the ledger is not read", "trainer/watch.py", "        settled = self.settled()\n        return",
+             "        settled = set()\n        return", CHECKPOINTS),
+    Mutation("a Python number of steps", "trainer/inner_loop.py", "tf.constant(until, tf.int64)", "until", TRACES),
+    Mutation("updates that are not finite are applied", "trainer/step.py", "tf.cond(metrics[\"ok\"], update, lambda: False)",
+             "update()", STEP),
+    Mutation("no warm-up of the averages", "trainer/step.py",
+             "tf.minimum(tf.constant(config.ema_decay), (1 + count) / (10 + count))", "tf.constant(config.ema_decay)", STEP),
+)
+
+
+def noticed(mutation: Mutation) -> bool:
+    """Whether the mutation's test fails on a mutated copy (and not for want of tests)."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder, "copy")
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "data", "__pycache__"))
+        path = copy / mutation.file
+        text = path.read_text()
+        if text.count(mutation.old) != 1:
+            raise SystemExit(f"{mutation.name}: {mutation.old!r} occurs {text.count(mutation.old)} times in {mutation.file}")
+        path.write_text(text.replace(mutation.old, mutation.new))
+        done = subprocess.run([sys.executable, "-m", "pytest", "-x", "-n", "0", mutation.test], cwd=copy,
+                              capture_output=True, text=True, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{mutation.name}: pytest could not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return done.returncode == 1
+
+
+def main(words: list[str]) -> int:
+    """Tries the mutations whose name holds every word."""
+    missed = 0
+    chosen = [mutation for mutation in MUTATIONS if all(word in mutation.name for word in words)]
+    for mutation in chosen:
+        red = noticed(mutation)
+        missed += not red
+        print(f"{'red  ' if red else 'MISSED'} {mutation.name} ({mutation.file}) by {mutation.test}", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} mutations noticed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,158 @@
+"""The step: one all-reduce, weight decay once, clipping by the global norm, moving averages, steps that are not finite."""
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline import datasets
+from trainer import devices, recipes
+from trainer.experiment import Experiment
+from trainer.resolve import Run
+
+PLAN = devices.Plan(strategy="one_device", kind="CPU", replicas=1)
+
+
+def experiment(strategy=None, **changes) -> Experiment:
+    """The digits recipe with a tiny batch, in this process."""
+    config = dataclasses.replace(recipes.digits(), **{
+        "model_dir": "/nonexistent", "classes": 10, "precision": "float32", "train_steps": 100, "train_epochs": 0.0,
+        "decay_steps": (100,), "global_batch_size": 16, "lr_schedule": "constant", **changes})
+    tf.keras.utils.set_random_seed(config.seed)
+    run = Run(config=config, info=datasets.describe("digits"), plan=PLAN, recorded=None)
+    return Experiment(run, strategy or tf.distribute.OneDeviceStrategy("/cpu:0"))
+
+
+def mirrored(replicas: int) -> tf.distribute.MirroredStrategy:
+    tf.distribute.MirroredStrategy._collective_key_base += 100_000  # several in one process: tests only
+    return tf.distribute.MirroredStrategy([f"/cpu:{k}" for k in range(replicas)])
+
+
+def weights(made: Experiment) -> list[np.ndarray]:
+    return [variable.numpy() for variable in made.model.trainable_variables]
+
+
+def reference_gradients(made: Experiment, step: int):
+    """(mean cross-entropy, its gradients) of the batch of a step, with plain Keras, without the trainer."""
+    from input_pipeline import pipeline
+    batch = next(iter(pipeline.training(made.source, made.augmentation, seed=0, batch_size=16, start_step=step,
+                                        replicas=1, local_replicas=1)))
+    with tf.GradientTape() as tape:
+        logits = made.model(batch["image"], training=True)
+        loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits))
+    return loss.numpy(), [g.numpy() for g in tape.gradient(loss, [v.value for v in made.model.trainable_variables])]
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+def test_sgd_with_decay_and_clipping_by_hand(clip_norm):
+    """w - rate * clip(gradient + wd * w): the decay term counts once and is clipped with the rest."""
+    made = experiment(optimizer="sgd", learning_rate=0.1, weight_decay=0.01, clip_norm=clip_norm, ema_decay=0.0)
+    before = weights(made)
+    loss, gradients = reference_gradients(made, 0)
+    kernels = [variable.name == "kernel" for variable in made.model.trainable_variables]
+    gradients = [g + 0.01 * w * kernel for g, w, kernel in zip(gradients, before, kernels)]
+    norm = np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in gradients))
+    scale = min(1.0, clip_norm / norm) if clip_norm else 1.0
+    assert not clip_norm or scale < 1
+    metrics = made.loop.run(made.batches(0), 1)
+    for old, new, gradient in zip(before, weights(made), gradients):
+        np.testing.assert_allclose(new, old - 0.1 * scale * gradient, atol=1e-6)
+    decay = sum(0.005 * np.sum(np.square(w, dtype=np.float64)) for w, kernel in zip(before, kernels) if kernel)
+    losses = metrics["losses"].numpy()
+    assert made.loss_names[0] == "cross_entropy" and made.loss_names[-1] == "total_loss"
+    assert losses[0] == pytest.approx(loss, rel=1e-5) and losses[-1] == pytest.approx(loss + decay, rel=1e-5)
+    assert metrics["gradient_norm"].numpy() == pytest.approx(norm, rel=1e-5)
+
+
+def test_moving_averages_warm_up():
+    """After step n: average = d * average + (1 - d) * weight, d = min(0.9999, (1 + n) / (10 + n))."""
+    made = experiment(optimizer="sgd", learning_rate=0.1, ema_decay=0.9999)
+    average = weights(made)
+    batches = made.batches(0)
+    for n in (1, 2, 3):
+        made.loop.run(batches, n)
+        d = min(0.9999, (1 + n) / (10 + n))
+        average = [d * a + (1 - d) * w for a, w in zip(average, weights(made))]
+    for a, variable in zip(average, made.state.ema):
+        np.testing.assert_allclose(variable.numpy(), a, atol=1e-6)
+
+
+def test_loss_averages_and_running_means():
+    """Averages of 0.9 of every loss, starting from the first; precision is (sum, count) since the epoch's start."""
+    made = experiment(optimizer="sgd", learning_rate=0.01, weight_decay=0.01)
+    batches = made.batches(0)
+    average = None
+    for step in range(1, 4):
+        losses = made.loop.run(batches, step)["losses"].numpy()
+        average = losses if average is None else 0.9 * average + np.float32(0.1) * losses
+        np.testing.assert_allclose(made.state.loss_averages.numpy(), average, rtol=1e-6)
+        assert made.state.epoch_sums.numpy()[-1] == 16 * step
+    made.loop.run(batches, 91)  # 1,437 examples: batch 90 (of 16) begins at 1,440, in the second epoch
+    assert made.state.epoch_sums.numpy()[-1] == 16
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_not_finite_changes_nothing_but_the_count(replicas):
+    """NaN in one row of one replica's images: no weight, slot, average or batch statistic moves, on any replica.
+    Mutation: apply without the condition; assign batch statistics in the forward pass."""
+    made = experiment(mirrored(2) if replicas == 2 else None, model="digits_cnn_regularized", optimizer="adam",
+                      learning_rate=0.01, max_skipped_steps=2)
+    batches = made.batches(0)
+    made.loop.run(batches, 2)
+    before = {(group, path): variable.numpy() for group, part in made.state.variables().items()
+              for path, variable in part.items() if group != "trainer"}
+    honest = made.source.read
+
+    def poisoned(indices):
+        examples = honest(indices)
+        images = tf.cast(examples["image"], tf.float32)
+        return {**examples, "image": tf.concat([images[:-1], images[-1:] * float("nan")], 0)}
+
+    made.source.read = poisoned
+    made.loop.run(made.batches(2), 4)
+    assert int(made.state.step) == 4 and int(made.state.skipped) == 2 and int(made.state.skipped_in_row) == 2
+    for group, part in made.state.variables().items():
+        for path, variable in part.items():
+            if group != "trainer":
+                assert np.array_equal(variable.numpy(), before[group, path]), (group, path)
+    made.source.read = honest
+    made.loop.run(made.batches(4), 5)
+    assert int(made.state.skipped_in_row) == 0 and int(made.state.skipped) == 2
+    made.source.read = poisoned
+    made.loop.run(made.batches(5), 100)
+    assert int(made.state.step) == 8  # more than max_skipped_steps in a row: the loop comes back
+
+
+def _collectives(graph) -> int:
+    """Collective reductions in a graph and the functions that it calls."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    return sum(node.op.startswith("CollectiveReduce") for node in nodes)
+
+
+@pytest.mark.parametrize("model, extra", [("digits_cnn", 0), ("digits_cnn_regularized", 6)])
+def test_one_all_reduce_for_all_gradients(model, extra):
+    """Per replica one message for gradients, sums and indices; batch statistics need one a layer forward and one back."""
+    strategy = mirrored(2)
+    made = experiment(strategy, model=model)
+    graph = made.loop._many.get_concrete_function(made.batches(0), tf.constant(1, tf.int64)).graph
+    assert _collectives(graph) == strategy.num_replicas_in_sync * (1 + extra)
+
+
+def test_local_batch_statistics_stay_equal_on_replicas():
+    """--nosync_batch_norm: moving statistics are the replicas' mean, so a checkpoint holds all of them."""
+    made = experiment(mirrored(2), model="digits_cnn_regularized", sync_batch_norm=False)
+    made.loop.run(made.batches(0), 3)
+    for variable in made.model.non_trainable_variables:
+        copies = [copy.numpy() for copy in made.strategy.experimental_local_results(variable.value)]
+        assert np.array_equal(copies[0], copies[1]), variable.path
+
+
+def test_xla_makes_the_same_step():
+    """--xla, whole and in micro-batches."""
+    for changes in ({}, {"grad_accum_steps": 2, "model": "digits_cnn"}):
+        plain, compiled = experiment(optimizer="sgd", **changes), experiment(optimizer="sgd", xla=True, **changes)
+        for made in (plain, compiled):
+            made.loop.run(made.batches(0), 3)
+        for a, b in zip(weights(plain), weights(compiled)):
+            np.testing.assert_allclose(a, b, atol=1e-5)

@@ -1,0 +1,73 @@
+"""The loop's small decisions, and what a run leaves for people: console, metrics.jsonl, TensorBoard."""
+import dataclasses
+import json
+import re
+
+import pytest
+
+import runs
+from trainer import recipes
+from trainer.train import every, next_event
+
+
+def test_every():
+    assert [step for step in range(1, 12) if every(step, 5, 11)] == [5, 10, 11]
+    assert not any(every(step, 0, 11) for step in range(12))
+
+
+def test_next_event_is_the_nearest():
+    config = dataclasses.replace(recipes.digits(), log_steps=10, summary_steps=0, histogram_steps=0, checkpoint_steps=25,
+                                 eval_steps=0, steps_per_loop=0)
+    assert [next_event(step, config, 57) for step in (0, 9, 10, 20, 25, 50)] == [10, 10, 20, 25, 30, 57]
+    assert next_event(0, dataclasses.replace(config, steps_per_loop=4), 57) == 4
+    assert next_event(0, dataclasses.replace(config, profile_steps=(3, 6)), 57) == 3
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory, fake_cifar10):
+    """Five steps of the tutorial's recipe in central storage on two devices, as its multi-GPU trainer had it."""
+    return runs.train(tmp_path_factory.mktemp("tutorial"), "--recipe=cifar10_tutorial", f"--data_dir={fake_cifar10}",
+                      "--num_gpus=2", "--emulate", "--strategy=central_storage", "--train_steps=5", "--log_steps=1",
+                      "--summary_steps=5", "--histogram_steps=5", "--precision=float32", "--progress=lines")
+
+
+def test_the_tutorials_line(tutorial):
+    lines = re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}: step (\d+), loss = (\d+\.\d\d) "
+                       r"\((\S+) examples/sec; (\S+) sec/batch\)", tutorial.out, re.MULTILINE)
+    assert [int(line[0]) for line in lines] == [1, 2, 3, 4, 5]
+    assert float(lines[0][1]) == pytest.approx(4.68, abs=0.1)  # ln 10 and the decay terms of the initial weights
+    assert "1,068,298" in tutorial.out and "2 replicas" in tutorial.out and "128 = 2 x 64" in tutorial.out
+
+
+def test_the_tutorials_schedule_is_in_steps(tutorial):
+    config = json.loads((tutorial.model_dir / "config.json").read_text())["config"]
+    assert config["decay_steps"] == [136718]  # 350 epochs of 50,000 examples, batch 128
+    assert [line["learning_rate"] for line in tutorial.lines] == pytest.approx([0.1] * 5)
+
+
+def test_metrics_lines_hold_what_they_must(tutorial):
+    for line in tutorial.lines:
+        assert set(line) == {"step", "loss", "cross_entropy", "precision_at_1", "learning_rate", "examples_per_second",
+                             "data_wait_fraction", "gradient_norm", "skipped_steps", "batch_digest"}
+        assert line["loss"] > line["cross_entropy"] > 0 and 0 <= line["data_wait_fraction"] <= 1
+    raw = (tutorial.model_dir / "train" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(text) for text in raw] == tutorial.lines
+    assert all(repr(line["loss"]) in text for line, text in zip(tutorial.lines, raw))  # in full
+
+
+def test_everything_that_the_tutorial_showed_is_in_tensorboard(tutorial):
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+    events = EventAccumulator(str(tutorial.model_dir / "train"))
+    events.Reload()
+    tags = {plugin: set(events.PluginTagToContent(plugin)) for plugin in ("scalars", "histograms", "images", "text")}
+    layers = ("conv1", "pool1", "norm1", "conv2", "norm2", "pool2", "local3", "local4", "softmax_linear")
+    losses = ("cross_entropy", "local3/weight_loss", "local4/weight_loss", "total_loss")
+    kernels = ("conv1", "conv2", "local3", "local4", "softmax_linear")
+    assert tags["scalars"] >= {"learning_rate", "examples_per_second", "data_wait_fraction", "gradient_norm",
+                               "precision_at_1", *losses, *(f"{name}/average" for name in losses),
+                               *(f"{name}/sparsity" for name in layers)}
+    variables = {f"{layer}/{name}" for layer in kernels for name in ("kernel", "bias")}
+    assert tags["histograms"] >= {*(f"{name}/activations" for name in layers), *variables,
+                                  *(f"{name}/gradients" for name in variables)}
+    assert tags["images"] == {"images"} and tags["text"] == {"configuration", "parameters"}
+    assert b"conv1" in events.SerializedGraph()

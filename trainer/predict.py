@@ -1,0 +1,126 @@
+"""The prediction command: `python -m trainer.predict --model_dir=M [--step=N|best|latest] FILE...`.
+
+One line of JSON a file on stdout, in the order given; everything else goes to stderr:
+
+    {"file": "7.png", "class": "7", "probability": 0.98, "top": [["7", 0.98], ["1", 0.01], ...]}
+
+Files are PNG, JPEG, BMP, GIF (the first frame) or NumPy's .npy ([h, w] or [h, w, channels]). Their values are
+taken as they are, so they must be in the data set's units; size and channels are converted. What cannot be read
+is named on stderr, the other files are predicted, and the exit code is 2.
+"""
+from trainer import signals
+
+if __name__ == "__main__":
+    signals.install()  # any signal ends it at once: it writes no file
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+from absl import flags as absl_flags
+
+from trainer import flags, image_files, restored
+from trainer.config import UserError
+from trainer.rules import one_line
+
+BATCH_SIZE = 64  # files in memory at a time
+
+
+def define() -> absl_flags.FlagValues:
+    """This command's flags."""
+    values = absl_flags.FlagValues()
+    values.set_gnu_getopt(True)  # flags may follow the files
+    restored.define(values)
+    return values
+
+
+def main(argv: list[str]) -> int:
+    """Predicts as `argv` says. Returns the exit code: 0, or 2 if the command or a file was wrong."""
+    values = define()
+    if any(argument in flags.HELP for argument in argv[1:]):
+        print(__doc__.strip() + "\n\n" + values.get_help())
+        return 0
+    try:
+        files = flags.read(argv, values)
+        if not files:
+            raise UserError("no FILE is given; name the images to predict, such as 7.png")
+        found = restored.find(values.model_dir, values.step)
+        restored.say("predict", found)
+        return predict(found, files)
+    except UserError as error:
+        print(f"predict: {error}", file=sys.stderr)
+        return 2
+
+
+def predict(found: restored.Found, files: list[str]) -> int:
+    """Prints a line for each file. Returns 0, or 2 if there was one that could not be read."""
+    unreadable = {path: reason for path in files if (reason := missing(path))}
+    for path, reason in unreadable.items():
+        complain(path, reason)
+    files = [path for path in files if path not in unreadable]
+    if not files:
+        return 2
+    ready = restored.load(found)
+    print(f"predict: {ready}", file=sys.stderr, flush=True)
+    images = Images(found.info.image_shape)
+    for batch in images.batches(files):
+        rows = ready.serve(np.stack([image for _, image in batch]))[ready.task.output_name].numpy()
+        for (path, _), row in zip(batch, rows, strict=True):
+            if np.isfinite(row).all():
+                print(json.dumps({"file": path, **ready.task.answer(row, found.classes)}, allow_nan=False))
+            else:
+                images.failed = True
+                complain(path, "the network's answer is not finite: the values are too large, "
+                         "or the weights broken")
+        sys.stdout.flush()
+    return 2 if unreadable or images.failed else 0
+
+
+def missing(path: str) -> str:
+    """Why `path` cannot be read, as far as that is known without opening it; "" if nothing is wrong."""
+    try:
+        image_files.check(path)
+    except image_files.Unreadable as error:
+        return str(error)
+    return ""
+
+
+def complain(path: str, reason: str) -> None:
+    """One line on stderr."""
+    print(one_line(f"predict: {path!r}: {reason}"), file=sys.stderr, flush=True)
+
+
+class Images:
+    """Reads files as images of one shape. failed: whether one could not be read."""
+
+    def __init__(self, shape: tuple[int, int, int]):
+        self.shape, self.failed, self._said = shape, False, False
+
+    def batches(self, files: list[str]) -> Iterator[list[tuple[str, np.ndarray]]]:
+        """(file, image) of the files that can be read, at most BATCH_SIZE together."""
+        for first in range(0, len(files), BATCH_SIZE):
+            batch = []
+            for path in files[first:first + BATCH_SIZE]:
+                try:
+                    image, note = image_files.read(path, self.shape)
+                except image_files.Unreadable as error:
+                    self.failed = True
+                    complain(path, str(error))
+                    continue
+                if note and not self._said:
+                    self._said = True
+                    complain(path, f"{note}, the data set's size; so is every other file of another size")
+                batch.append((path, image))
+            if batch:
+                yield batch
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
+    code = main(sys.argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

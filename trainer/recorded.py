@@ -1,0 +1,77 @@
+"""The configuration that a run recorded, `config.json`: read with suspicion, and merged with a later command.
+
+    recorded = read_recorded("runs/digits")                     # {"model": "digits_cnn", ...}, None: no run is there
+    config = merge(recorded, {"train_steps": 2000}, "runs/digits")
+
+On resume the recorded values stand. A flag may change those that `config.may_change` allows (devices, cadence, steps,
+threads, the data's place); any other value must be the recorded one.
+"""
+import json
+import pathlib
+
+from trainer import manifest
+from trainer.config import FIELDS, TRANSIENT, Config, UserError, may_change, rule
+from trainer.rules import shown
+
+# Options that a run resolves, and the values that leave them to the run: on resume these are no opinion.
+RESOLVED = {"train_steps": (0,), "decay_steps": ((), (0,)), "precision": ("auto",), "classes": (0,), "model_dir": ("",)}
+# What every run has recorded; any other option that is absent is newer than the run, and has its default.
+NEEDED = ("model", "dataset", "seed", "global_batch_size", "optimizer", "learning_rate", "lr_schedule", "augment",
+          *(name for name in RESOLVED if name != "model_dir"))
+LARGEST_BYTES = 1 << 20  # of a config.json
+
+
+def read_recorded(model_dir: str) -> dict | None:
+    """Every option as recorded in `model_dir`/config.json, None where there is none. UserError if it is not such a file."""
+    path = pathlib.Path(model_dir, "config.json")
+    try:
+        with open(path, "rb") as file:
+            text = file.read(LARGEST_BYTES + 1)
+        if len(text) > LARGEST_BYTES:
+            raise ValueError(f"more than {LARGEST_BYTES} bytes")
+        return _checked(json.loads(text)["config"])
+    except FileNotFoundError:
+        return None
+    except KeyError as error:
+        reason = f"it has no {error}"
+    except OSError as error:
+        reason = error.strerror
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error)
+    raise UserError(f"{path} is not a run's configuration ({reason}); restore it, or give another --model_dir")
+
+
+def _checked(values: dict) -> dict:
+    """The recorded values, lists as tuples, with the defaults of newer options. Raises as `read_recorded` explains."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for name, value in values.items():
+        if name not in FIELDS:
+            raise ValueError(f"option {shown(name)} is unknown")
+        if value is None and FIELDS[name].default is None:
+            continue
+        try:
+            rule(name).check(value)
+        except ValueError as error:
+            raise ValueError(f"{name}={shown(value)} {error}") from None
+    for name in NEEDED:
+        if values[name] in RESOLVED.get(name, ()):
+            raise ValueError(f"{name}={shown(values[name])} is not resolved")
+    return {**{name: field.default for name, field in FIELDS.items()}, **values}
+
+
+def check_absent(model_dir: str) -> None:
+    """UserError where a run's checkpoints are without its configuration: another one would be trained on from there."""
+    folder = pathlib.Path(model_dir, "checkpoints")
+    if folder.is_dir() and manifest.published(folder):
+        raise UserError(f"--model_dir={shown(model_dir)} has checkpoints, but no config.json; restore it, or give another")
+
+
+def merge(recorded: dict, given: dict, model_dir: str) -> Config:
+    """The recorded configuration with what may change taken from the command."""
+    opinions = {name: value for name, value in given.items() if value not in RESOLVED.get(name, ())}
+    for name, value in opinions.items():
+        if not may_change(name) and value != recorded[name]:
+            raise UserError(f"--{name}={shown(value)}, but the run in {shown(model_dir)} has {shown(recorded[name])}, which "
+                            "cannot change on the way; leave it out, or give another --model_dir to start afresh")
+    kept = {name: value for name, value in recorded.items() if name not in TRANSIENT}
+    return Config(**kept | {name: value for name, value in opinions.items() if may_change(name)})

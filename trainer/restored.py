@@ -1,0 +1,215 @@
+"""A trained network from a --model_dir: which checkpoint, its configuration, its weights, and what answers.
+
+    found = restored.find("runs/digits", "best")     # plain Python: a wrong path or step fails at once
+    ready = restored.load(found)                     # imports TensorFlow, on the CPU
+    ready.serve(images)                              # {"probabilities": [b, classes]}
+
+It needs the run's folder and nothing else: the data set's facts are those that the run recorded. `settings`,
+`strategy` and `weights` are the parts that the separate evaluator shares.
+"""
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import typing
+
+from absl import flags as absl_flags
+
+from input_pipeline import datasets
+from trainer import devices, manifest, quiet, watch
+from trainer.config import Config, UserError
+from trainer.recorded import read_recorded
+from trainer.rules import shown
+
+if typing.TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from trainer.task import Classification
+
+SPLIT = "test"  # whose best checkpoint --step=best means
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Found:
+    """A whole checkpoint of a run. config, info: the run's and its data set's. notes: for the user."""
+
+    config: Config
+    info: datasets.Info
+    step: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """A name for each of the network's outputs, which may be more than the data set has classes."""
+        named = self.info.classes
+        return named + tuple(f"class {k}" for k in range(len(named), self.config.classes))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Restored:
+    """A network with its weights. kind: which weights, "ema" or "raw".
+
+    model: takes what the augmentation gives. serve: a tf.function from a batch in the data set's raw units to
+    {task.output_name: answers}.
+    """
+
+    found: Found
+    task: "Classification"
+    kind: str
+    model: "keras.Model"
+    serve: "tf.types.experimental.PolymorphicFunction"
+
+    def __str__(self) -> str:
+        kind = self.kind.replace("ema", "EMA")
+        return f"step {self.found.step} of {shown(self.found.config.model_dir)}, {kind} weights"
+
+
+def define(values: absl_flags.FlagValues) -> None:
+    """The flags that say which checkpoint."""
+    absl_flags.DEFINE_string("model_dir", None, "the run that made the checkpoint", flag_values=values)
+    absl_flags.DEFINE_string("step", None, "the checkpoint: its step, best (of the evaluations) or latest "
+                             "(default: best if there was an evaluation, else latest)", flag_values=values)
+
+
+def find(model_dir: str | None, step: str | None = None) -> Found:
+    """The checkpoint that `step` means: a number as text, "best" or "latest"; None: best if there is one, else
+    latest.
+
+    UserError where there is no run, no such checkpoint, or it is damaged. A damaged latest one gives way to
+    the newest whole one, with a note.
+    """
+    if not model_dir:
+        raise UserError("--model_dir must name a run, such as --model_dir=runs/digits")
+    if step not in (None, "best", "latest") and not (step.isascii() and step.isdigit()):
+        raise UserError(f"--step={shown(step)} must be the number of a step, best or latest")
+    model_dir = os.path.expanduser(model_dir)
+    recorded = read_recorded(model_dir)
+    if recorded is None:
+        raise UserError(f"--model_dir={shown(model_dir)} has no config.json: no run was started there; "
+                        "give another")
+    folder = pathlib.Path(model_dir, "checkpoints")
+    published = manifest.published(folder)
+    if not published:
+        raise UserError(f"--model_dir={shown(model_dir)} has no checkpoint yet; wait for one, "
+                        "or give another")
+    notes = []
+    best = None if step not in (None, "best") else _best_step(model_dir)
+    if step == "best" and best is None:
+        raise UserError(f"--step=best, but {shown(model_dir)} has no evaluation; give --step=latest, or run "
+                        f"python -m trainer.evaluator --model_dir={shown(model_dir)} --run_once")
+    if step == "latest" or step is None and best is None:
+        number, wrong = manifest.newest_whole(folder)
+        notes = [f"{note}; step {number} is used" for note in wrong]
+    else:
+        number = best if best is not None else int(step)
+        if number not in published:
+            known = ", ".join(map(str, published[-10:]))
+            raise UserError(f"--step={step or 'best'}: {shown(folder)} has no checkpoint {number}; "
+                            f"there are {known}")
+        wrong = manifest.damage(folder, number)
+        if wrong:
+            raise UserError(f"--step={step or 'best'}: checkpoint {number} is damaged: {wrong}; "
+                            "give --step=latest")
+    return Found(config=settings(recorded, model_dir), info=_read_info(model_dir), step=number,
+                 notes=tuple(notes))
+
+
+def settings(recorded: dict, model_dir: str, **changes) -> Config:
+    """The recorded configuration as a process beside the trainer takes it: on the CPU, without XLA."""
+    return Config(**{**recorded, "model_dir": model_dir, "xla": False, "intra_op_threads": 0,
+                     "inter_op_threads": 0, **changes})
+
+
+def strategy(config: Config):
+    """Imports TensorFlow and sets it up for the run's precision on one CPU, whatever it was trained on."""
+    quiet.import_tensorflow(errors=False)
+    from trainer import distribution
+    return distribution.build(config, devices.Plan(strategy="one_device", kind="CPU", replicas=1))
+
+
+def weights(folder: pathlib.Path, step: int) -> dict[str, dict[str, "np.ndarray"]]:
+    """The kinds of weights in a checkpoint, by path of the network's variables: "ema", where there are averages,
+    and "raw".
+
+    Raises what TensorFlow raises where it cannot be read.
+    """
+    from trainer import checkpoint
+    found = checkpoint.tensors(folder, step)
+    kinds = {"ema": {**found["model"], **found["ema"]}} if found.get("ema") else {}
+    return {**kinds, "raw": found["model"]}
+
+
+def load(found: Found) -> Restored:
+    """Builds the network and fills in the averages of its weights, or the weights where there are none.
+
+    UserError where the checkpoint cannot be read any more, or does not fit.
+    """
+    config, info = found.config, found.info
+    scope = strategy(config)
+    import tensorflow as tf
+
+    from input_pipeline import augment
+    from trainer import experiment
+    folder = pathlib.Path(config.model_dir, "checkpoints")
+    try:
+        kind, values = next(iter(weights(folder, found.step).items()))
+    except Exception as error:  # TensorFlow raises several kinds; the trainer may have retired it meanwhile
+        wrong = manifest.damage(folder, found.step) or f"{type(error).__name__}: {error}"
+        raise UserError(f"checkpoint {found.step} of {shown(config.model_dir)} cannot be read: {wrong}; "
+                        "give another --step") from error
+    with scope.scope():
+        model = experiment.build_model(config, info)
+    for variable in model.variables:
+        value = values.get(variable.path)
+        if value is None or value.shape != tuple(variable.shape):
+            raise UserError(f"checkpoint {found.step} of {shown(config.model_dir)} does not fit "
+                            f"--model={config.model}: {variable.path} is "
+                            f"{'absent' if value is None else value.shape} there and {tuple(variable.shape)} "
+                            "here; use the program that trained it")
+        variable.value.assign(value)
+    task, augmentation = experiment.build_task(config), augment.parse(config.augment)
+
+    @tf.function(autograph=False, input_signature=[
+        tf.TensorSpec([None, *info.image_shape], tf.float32, name=task.input_name)])
+    def serve(batch):
+        outputs = model(augmentation.evaluate(batch), training=False)
+        return {task.output_name: task.predictions(outputs)}
+
+    return Restored(found=found, task=task, kind=kind, model=model, serve=serve)
+
+
+def say(command: str, found: Found) -> None:
+    """The notes, on stderr."""
+    for note in found.notes:
+        print(f"{command}: {note}", file=sys.stderr, flush=True)
+
+
+def _best_step(model_dir: str) -> int | None:
+    """The step of the best evaluation, None where there was none."""
+    ledger = watch.Ledger(model_dir, SPLIT)
+    try:
+        best = ledger.best()
+        return best and int(best["step"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"{shown(ledger.folder / 'best.json')} cannot be read ({type(error).__name__}: "
+                        f"{error}); give --step=latest") from None
+
+
+def _read_info(model_dir: str) -> datasets.Info:
+    """The data set's facts, as experiment.write_config recorded them. UserError if they are absent or wrong."""
+    path = pathlib.Path(model_dir, "config.json")
+    try:
+        data = json.loads(path.read_text())["data"]
+        shape, classes = tuple(data["image_shape"]), tuple(data["classes"])
+        if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
+            raise ValueError(f"image_shape is {shape}")
+        if not classes or not all(isinstance(name, str) for name in classes):
+            raise ValueError(f"classes is {classes}")
+        return datasets.Info(name=data["name"], image_shape=shape, classes=classes,
+                             train_examples=data["examples"]["train"], eval_examples=data["examples"]["test"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"{shown(path)} does not describe the data set ({type(error).__name__}: {error}); "
+                        "give the training command once more, which writes it") from None

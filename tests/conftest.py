@@ -9,6 +9,8 @@ LOGICAL_DEVICES = 4
 
 
 def pytest_configure(config):
+    from trainer import quiet
+    quiet.import_tensorflow(errors=False)
     import tensorflow as tf
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * LOGICAL_DEVICES)

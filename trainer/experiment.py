@@ -86,7 +86,8 @@ class Experiment:
         step = step_lib.build(strategy, self.state, self.task, config, schedule=self.schedule, rate=rate,
                               decayed=decayed, examples=len(self.source), stop=self.stop)
         self.loss_names = step.loss_names
-        self.loop = inner_loop.InnerLoop(step, self.state, self.model, max_skipped_steps=config.max_skipped_steps)
+        self.loop = inner_loop.InnerLoop(step, self.state, self.model, max_skipped_steps=config.max_skipped_steps,
+                                         deterministic=config.deterministic)
 
     def batches(self, start_step: int):
         """The iterator of training batches from batch number `start_step` on."""

@@ -84,7 +84,7 @@ def check_output(text: str | None) -> pathlib.Path:
 def write(ready: restored.Restored, output: pathlib.Path) -> None:
     """Writes the export under a temporary name beside `output`, flushes it to the disk, and renames it.
 
-    UserError if the disk does not take it. A kill -9 leaves the temporary folder `.NAME.PID`, and nothing else.
+    UserError if the disk does not take it. A kill -9 leaves the temporary folder, `.NAME.PID`.
     """
     work = output.with_name(f".{output.name}.{os.getpid()}")
 

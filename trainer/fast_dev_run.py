@@ -2,11 +2,13 @@
 
     code = fast_dev_run.run(resolve.resolve(flags.parse(argv)), argv)
 
-Each stage is the real command in a process of its own, as a user would give it: training with everything that
-is ever written, the same run resumed, the separate evaluator, the export, and a prediction with nothing but the
-export. The folder of --model_dir is only read. A failing stage's output is shown, and its exit code is the result.
+Each stage is the real command in a process of its own, as a user would give it: training with everything
+that is ever written, the same run resumed, the separate evaluator, the export, and a prediction with nothing
+but the export. The folder of --model_dir is only read. A failing stage's output is shown, and its exit code
+is the result.
 """
 import contextlib
+import os
 import pathlib
 import shutil
 import subprocess
@@ -60,7 +62,8 @@ def stages(run: resolve.Run, argv: list[str], model_dir: pathlib.Path) -> dict[s
 
 
 class Stages:
-    """Runs commands one after the other, as long as they succeed. output: a file for what each prints.
+    """Runs commands one after the other, as long as they succeed. output: a file for what each prints; their
+    temporary files go beside it.
 
     A signal is forwarded to the running one, and nothing more is started.
     """
@@ -69,7 +72,7 @@ class Stages:
         self.output, self._process, self._lock = output, None, threading.Lock()
 
     def run(self, commands: dict[str, list[str]]) -> int:
-        """Says each stage in a line with its time. Returns 0, a failing one's exit code, or 128 + the signal."""
+        """Says each stage in a line with its time. Returns 0, a failing one's code, or 128 + the signal."""
         began = time.monotonic()
         signals.on_signal(self._forward)
         try:
@@ -91,12 +94,13 @@ class Stages:
 
     def _stage(self, command: list[str]) -> int:
         """The exit code, that of a process ended by a signal as a shell gives it."""
+        environment = {**os.environ, "TMPDIR": str(self.output.parent)}
         with open(self.output, "w") as output:
             with self._lock:
                 if signals.received():
                     return signals.exit_code()
                 self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output,
-                                                 stderr=subprocess.STDOUT)
+                                                 stderr=subprocess.STDOUT, env=environment)
             code = self._process.wait()
         return code if code >= 0 else 128 - code
 

@@ -36,7 +36,7 @@ def check(path: str) -> None:
 
 
 def read(path: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, str]:
-    """The image as float32 of `shape` (height, width, channels), and what was done to its size, "" if nothing.
+    """The image as float32 of `shape` (height, width, channels), and a note if its size was changed, else "".
 
     Values stay as they are in the file. Grey becomes RGB by repetition, RGB becomes grey by its luma (ITU-R
     BT.601); transparency is dropped. Another size is resized bilinearly, with antialiasing.

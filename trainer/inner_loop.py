@@ -6,6 +6,8 @@
 
 Two traces a run: the plain loop, and one step with what the summaries show.
 """
+import time
+
 import keras
 import tensorflow as tf
 
@@ -19,8 +21,10 @@ KEPT = ("losses", "gradient_norm", "rate", "indices", "stop")  # of the last ste
 class InnerLoop:
     """traces: how often Python traced a step, for the law that this happens once (twice with summaries)."""
 
-    def __init__(self, step: Step, state: State, model: keras.Model, *, max_skipped_steps: int):
+    def __init__(self, step: Step, state: State, model: keras.Model, *, max_skipped_steps: int,
+                 deterministic: bool):
         self._step, self._state, self._max_skipped = step, state, max_skipped_steps
+        self._clock = _python_clock if deterministic else tf.timestamp
         self._plain = lambda images: (model(images, training=True), ())
         self._observed = summaries.observed(model)
         self.traces = {"step": 0, "summaries": 0}
@@ -43,7 +47,7 @@ class InnerLoop:
             return (state.step < until) & ~last["stop"] & (state.skipped_in_row <= self._max_skipped)
 
         def body(_, waited):
-            batch, seconds = _next(iterator)
+            batch, seconds = _next(iterator, self._clock)
             metrics = self._step(batch, self._plain)
             return {name: metrics[name] for name in KEPT}, waited + seconds
 
@@ -55,14 +59,20 @@ class InnerLoop:
 
     def _single(self, iterator):
         self.traces["summaries"] += 1
-        batch, waited = _next(iterator)
+        batch, waited = _next(iterator, self._clock)
         return {**self._step(batch, self._observed), "waited": waited}
 
 
-def _next(iterator):
+def _next(iterator, clock):
     """(the next batch, seconds that it took to come)."""
-    start = tf.timestamp()
+    start = clock()
     with tf.control_dependencies([start]):
         batch = next(iterator)
     with tf.control_dependencies([value for value in tf.nest.flatten(batch, expand_composites=True)]):
-        return batch, tf.timestamp() - start
+        return batch, clock() - start
+
+
+def _python_clock():
+    """tf.timestamp refuses to run where operations must be deterministic; nothing computed depends on this one."""
+    seconds = tf.numpy_function(time.monotonic, [], tf.float64)
+    return tf.ensure_shape(seconds, [])

@@ -5,8 +5,8 @@ One line of JSON a file on stdout, in the order given; everything else goes to s
     {"file": "7.png", "class": "7", "probability": 0.98, "top": [["7", 0.98], ["1", 0.01], ...]}
 
 Files are PNG, JPEG, BMP, GIF (the first frame) or NumPy's .npy ([h, w] or [h, w, channels]). Their values are
-taken as they are, so they must be in the data set's units; size and channels are converted. What cannot be read
-is named on stderr, the other files are predicted, and the exit code is 2.
+taken as they are, so they must be in the data set's units; size and channels are converted. What cannot be
+read is named on stderr, the other files are predicted, and the exit code is 2.
 """
 from trainer import signals
 

@@ -75,8 +75,8 @@ def define(values: absl_flags.FlagValues) -> None:
 
 
 def find(model_dir: str | None, step: str | None = None) -> Found:
-    """The checkpoint that `step` means: a number as text, "best" or "latest"; None: best if there is one, else
-    latest.
+    """The checkpoint that `step` means: a number as text, "best" or "latest"; None: best if there is one,
+    else latest.
 
     UserError where there is no run, no such checkpoint, or it is damaged. A damaged latest one gives way to
     the newest whole one, with a note.
@@ -131,8 +131,8 @@ def strategy(config: Config):
 
 
 def weights(folder: pathlib.Path, step: int) -> dict[str, dict[str, "np.ndarray"]]:
-    """The kinds of weights in a checkpoint, by path of the network's variables: "ema", where there are averages,
-    and "raw".
+    """The kinds of weights in a checkpoint, by path of the network's variables: "ema", where there are
+    averages, and "raw".
 
     Raises what TensorFlow raises where it cannot be read.
     """
@@ -199,7 +199,7 @@ def _best_step(model_dir: str) -> int | None:
 
 
 def _read_info(model_dir: str) -> datasets.Info:
-    """The data set's facts, as experiment.write_config recorded them. UserError if they are absent or wrong."""
+    """The data set's facts as experiment.write_config recorded them. UserError if absent or wrong."""
     path = pathlib.Path(model_dir, "config.json")
     try:
         data = json.loads(path.read_text())["data"]

@@ -112,7 +112,7 @@ def test_real_data(cifar10):
     source = datasets.load("cifar10", "eval", cifar10)
     batch = source.read(tf.range(len(source), dtype=tf.int64))
     assert np.bincount(batch["label"]).tolist() == [1000] * 10
-    # Photos are smooth: neighbours of the right layout differ little, those of a wrong one as any two pixels.
+    # Photos are smooth: neighbours differ by 0.23 to 0.25 deviations, in a wrong layout by 0.46 to 0.55.
     images = batch["image"].numpy().astype(np.float32)
     for axis in (1, 2):
-        assert np.abs(np.diff(images, axis=axis)).mean() < 0.25 * images.std()
+        assert np.abs(np.diff(images, axis=axis)).mean() < 0.35 * images.std()

@@ -17,8 +17,8 @@ from trainer.config import Config
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Batch normalisation and dropout differ in training; bfloat16 shows another order of operations.
-TRAINING = ("--model=digits_cnn_regularized", "--precision=bfloat16", "--train_steps=20", "--checkpoint_steps=10",
-            "--eval_steps=20", "--summary_steps=0", "--histogram_steps=0", "--progress=none")
+TRAINING = ("--model=digits_cnn_regularized", "--precision=bfloat16", "--train_steps=20", "--eval_steps=20",
+            "--checkpoint_steps=10", "--summary_steps=0", "--histogram_steps=0", "--progress=none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Outcome:
 def run(module: str, *arguments, code: int = 0, timeout: float = 300, **variables: str) -> Outcome:
     """python -m module arguments; the exit code is checked."""
     clean = {name: value for name, value in os.environ.items() if name not in ("TF_CONFIG", "TPU_NAME")}
-    done = subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
-                          timeout=timeout, env={**clean, **variables})
-    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    done = subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, capture_output=True,
+                          text=True, timeout=timeout, env={**clean, **variables})
+    assert done.returncode == code, f"code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
@@ -60,23 +60,23 @@ def held_out() -> tuple[np.ndarray, np.ndarray]:
 
 
 def evaluators_probabilities(model_dir: pathlib.Path, step: int) -> np.ndarray:
-    """[360, classes] float32: what the evaluator's network says of the held-out images, with the averaged weights.
+    """[360, classes] float32: what the evaluator's network says of the held-out images, with the averages.
 
     The checkpoint is read as any TensorFlow program would.
     """
     config = Config(**resolve.read_recorded(model_dir))
     reader = tf.train.load_checkpoint(str(model_dir / "checkpoints" / f"ckpt-{step:08d}"))
     values = {}
-    for group in ("model", "ema"):  # the averages take the place of the weights
+    for group in ("model/", "ema/"):  # the averages take the place of the weights
         for name in reader.get_variable_to_shape_map():
-            if name.startswith(group + "/"):
-                path = name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").removeprefix(group + "/").replace(".S", "/")
+            if name.startswith(group):
+                path = name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").removeprefix(group).replace(".S", "/")
                 values[path] = reader.get_tensor(name)
     policy = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy({"bfloat16": "mixed_bfloat16", "float32": "float32"}[config.precision])
+    keras.mixed_precision.set_global_policy({"bfloat16": "mixed_bfloat16"}[config.precision])
     try:
-        evaluation = experiment.evaluation(config, datasets.describe("digits"), tf.distribute.OneDeviceStrategy("/cpu:0"),
-                                           "test")
+        evaluation = experiment.evaluation(config, datasets.describe("digits"),
+                                           tf.distribute.OneDeviceStrategy("/cpu:0"), "test")
     finally:
         keras.mixed_precision.set_global_policy(policy)
     evaluation.run(values)

@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-import absl.flags
 import commands
 import pytest
 
@@ -19,7 +18,7 @@ def python(program: str) -> list[str]:
 
 def resolved(*arguments: str) -> tuple[resolve.Run, list[str]]:
     argv = ["trainer", "--fast_dev_run", *arguments]
-    return resolve.resolve(flags.parse(argv, absl.flags.FlagValues())), argv
+    return resolve.resolve(flags.parse(argv)), argv
 
 
 def test_one_step_of_everything_works_and_leaves_nothing(tmp_path):
@@ -36,32 +35,29 @@ def test_one_step_of_everything_works_and_leaves_nothing(tmp_path):
 
 
 def test_the_commands_are_the_users_with_one_step_of_each(tmp_path):
-    run, argv = resolved("--model_dir=mine", "--recipe=digits", "--train_epochs=3", "--warmup_steps=5", "--seed=7", "--")
+    run, argv = resolved("--model_dir=mine", "--train_epochs=3", "--warmup_steps=5", "--seed=7", "--")
     found = fast_dev_run.stages(run, argv, tmp_path)
     assert [command[2] for command in found.values()] == ["trainer.main", "trainer.main", "trainer.evaluator",
                                                           "trainer.export", "trainer.fast_dev_run"]
-    first, second = [resolve.resolve(flags.parse(command[2:], absl.flags.FlagValues()))
-                     for command in list(found.values())[:2]]
-    for stage, steps in ((first, 1), (second, 2)):
-        config = stage.config
+    first, second = [resolve.resolve(flags.parse(command[2:])).config for command in list(found.values())[:2]]
+    for config, steps in ((first, 1), (second, 2)):
         assert (config.train_steps, config.seed, config.warmup_steps) == (steps, 7, 5)
         assert config.model_dir == str(tmp_path) and not config.fast_dev_run
-        assert config.decay_steps == run.config.decay_steps == (68,)  # of the run that is tried, not of this one
+        assert config.decay_steps == run.config.decay_steps == (68,)  # of the run that is tried
         assert config.summary_steps == config.histogram_steps == config.checkpoint_steps == 1
-    assert (first.config.eval_steps, second.config.eval_steps) == (1, 0)
+    assert (first.eval_steps, second.eval_steps) == (1, 0)
     assert not any("mine" in word for command in list(found.values())[2:] for word in command)
 
 
 def test_a_run_that_exists_is_tried_with_its_own_configuration_and_only_read(tmp_path, monkeypatch):
     mine = tmp_path / "mine"
     mine.mkdir()
-    values = {name: value for name, value in vars(resolved(f"--model_dir={mine}", "--optimizer=sgd")[0].config).items()}
-    (mine / "config.json").write_text(json.dumps({"config": values}))
+    recorded = resolved(f"--model_dir={mine}", "--optimizer=sgd")[0].config
+    (mine / "config.json").write_text(json.dumps({"config": vars(recorded)}))
     seen = {}
 
     def run(self, commands):
-        config = resolve.resolve(flags.parse(commands["train and evaluate one step"][2:],
-                                             absl.flags.FlagValues())).config
+        config = resolve.resolve(flags.parse(commands["train and evaluate one step"][2:])).config
         seen.update(optimizer=config.optimizer, decay_steps=config.decay_steps, folder=self.output.parent)
         return 7
 
@@ -93,18 +89,27 @@ def test_a_failing_stage_shows_what_it_said_and_ends_the_run_with_its_code(tmp_p
 
 
 def test_a_stage_that_a_signal_ended_fails_as_in_a_shell(tmp_path):
-    assert fast_dev_run.Stages(tmp_path / "output").run({"killed": python("import os; os.kill(os.getpid(), 9)")}) == 137
+    killed = python("import os; os.kill(os.getpid(), 9)")
+    assert fast_dev_run.Stages(tmp_path / "output").run({"killed": killed}) == 137
 
 
 @pytest.mark.parametrize("number, code", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_is_forwarded_and_nothing_more_is_started(tmp_path, number, code):
     """The first stage waits for ever unless it gets the signal."""
-    waits = (f"import os, pathlib, signal; signal.signal(signal.{number}, lambda *_: pathlib.Path('ended').touch() "
-             f"or os._exit(0)); os.kill(os.getppid(), signal.{number}); signal.pause()")
-    later = "open('later', 'w')"
-    stages = {"waits": python(waits), "later": python(later)}
-    program = ("import os, pathlib, sys; from trainer import fast_dev_run, signals; signals.install(); "
-               f"os.chdir({str(tmp_path)!r}); sys.exit(fast_dev_run.Stages(pathlib.Path('output')).run({stages!r}))")
+    waits = f"""
+import os, pathlib, signal
+signal.signal(signal.{number}, lambda *_: pathlib.Path('ended').touch() or os._exit(0))
+os.kill(os.getppid(), signal.{number})
+signal.pause()
+"""
+    stages = {"waits": python(waits), "later": python("open('later', 'w')")}
+    program = f"""
+import os, pathlib, sys
+from trainer import fast_dev_run, signals
+signals.install()
+os.chdir({str(tmp_path)!r})
+sys.exit(fast_dev_run.Stages(pathlib.Path("output")).run({stages!r}))
+"""
     done = subprocess.run(python(program), cwd=commands.ROOT, timeout=60, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
     assert sorted(path.name for path in pathlib.Path(tmp_path).iterdir()) == ["ended", "output"]

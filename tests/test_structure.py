@@ -20,7 +20,7 @@ LAYERS = (
     ("step",),
     ("inner_loop", "report"),
     ("experiment",),
-    ("start", "restored"),
+    ("start", "restored", "inline"),
     ("train",),
     ("main", "evaluator", "predict", "export", "fast_dev_run"),
 )

@@ -100,7 +100,9 @@ def plan(config: Config) -> Plan:
         if config.emulate and config.tpu != "auto":  # beside auto it says what to fall back to, as --num_gpus does
             raise UserError(f"--emulate makes CPU replicas and --tpu={shown(tpu)} names a TPU; give one of them")
         if config.strategy not in ("auto", "tpu"):
-            raise UserError(f"--strategy={config.strategy} does not run on --tpu={shown(config.tpu)}; leave --strategy out")
+            found = f", which found {shown(tpu)}" if config.tpu == "auto" else ""
+            raise UserError(f"--strategy={config.strategy} does not run on --tpu={shown(config.tpu)}{found}; "
+                            "leave --strategy out")
         if config.num_gpus is not None:
             notes.append(f"--num_gpus={config.num_gpus} is not used: the TPU's cores are the replicas")
         return Plan(strategy="tpu", kind="TPU", replicas=0, tpu=tpu, notes=tuple(notes))
@@ -144,7 +146,7 @@ def _gpus(config: Config) -> tuple[str, int]:
         return ("GPU", there) if there else ("CPU", 1)
     if config.num_gpus > there:
         raise UserError(f"--num_gpus={config.num_gpus}, but {there} GPU{'s are' if there != 1 else ' is'} visible here; "
-                        f"lower it, or add --emulate to run {config.num_gpus} replicas on the CPU")
+                        f"lower it, or add --emulate to run {config.num_gpus} replica{'s' * (config.num_gpus > 1)} on the CPU")
     return "GPU", config.num_gpus
 
 

@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
         if run.config.fast_dev_run:
             from trainer import fast_dev_run
             return fast_dev_run.run(run, argv)
-        quiet.import_tensorflow(errors=run.plan.kind != "CPU")
+        quiet.import_tensorflow(errors=run.plan.kind == "GPU")
         from trainer import train
         return train.run(run)
     except config.UserError as error:

@@ -29,20 +29,23 @@ def read_recorded(model_dir: str) -> dict | None:
             text = file.read(LARGEST_BYTES + 1)
         if len(text) > LARGEST_BYTES:
             raise ValueError(f"more than {LARGEST_BYTES} bytes")
-        return _checked(json.loads(text)["config"])
+        return _checked(json.loads(text))
     except FileNotFoundError:
         return None
-    except KeyError as error:
-        reason = f"it has no {error}"
     except OSError as error:
         reason = error.strerror
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except RecursionError:
+        reason = "it is nested without end"
+    except ValueError as error:
         reason = str(error)
     raise UserError(f"{path} is not a run's configuration ({reason}); restore it, or give another --model_dir")
 
 
-def _checked(values: dict) -> dict:
-    """The recorded values, lists as tuples, with the defaults of newer options. Raises as `read_recorded` explains."""
+def _checked(content) -> dict:
+    """The recorded values, lists as tuples, with the defaults of newer options. ValueError: what is wrong with them."""
+    values = content.get("config") if isinstance(content, dict) else None
+    if not isinstance(values, dict):
+        raise ValueError('it has no object "config"')
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     for name, value in values.items():
         if name not in FIELDS:
@@ -52,8 +55,10 @@ def _checked(values: dict) -> dict:
         try:
             rule(name).check(value)
         except ValueError as error:
-            raise ValueError(f"{name}={shown(value)} {error}") from None
+            raise ValueError(f"{name}={shown(json.dumps(value))} {error}") from None
     for name in NEEDED:
+        if name not in values:
+            raise ValueError(f"it has no {name}")
         if values[name] in RESOLVED.get(name, ()):
             raise ValueError(f"{name}={shown(values[name])} is not resolved")
     return {**{name: field.default for name, field in FIELDS.items()}, **values}

@@ -106,6 +106,8 @@ def _check_pairs(config: Config, given: dict) -> None:
 
     if given.get("train_steps") and given.get("train_epochs"):
         conflict("train_steps", "train_epochs", "both say how long to train; give one of them")
+    if not config.train_steps and not config.train_epochs:
+        conflict("train_steps", "train_epochs", "one of them must say how long to train; give --train_steps=1000, say")
     _check_decay(config, given, conflict)
     if config.dry_run and config.fast_dev_run:
         conflict("dry_run", "fast_dev_run", "one runs nothing, the other one step of everything; give one of them")
@@ -121,10 +123,12 @@ def _check_pairs(config: Config, given: dict) -> None:
         raise UserError(f"--profile_steps={shown(config.profile_steps)} must be A,B with A less than B, such as 100,110")
     for name in ("head", "local"):
         if name not in registry.NETWORKS[config.model].options and getattr(config, name) != FIELDS[name].default:
-            conflict(name, "model", "this network has no such option; leave one of them out")
+            able = [model for model, network in registry.NETWORKS.items() if name in network.options]
+            conflict(name, "model", f"this network has no such option; leave it out, or use --model={' or '.join(able)}")
     for name in ("tpu_zone", "gcp_project"):
         if given.get(name) and not config.tpu:
-            conflict(name, "tpu", "it belongs to a TPU; give --tpu=NAME too, or leave it out")
+            raise UserError(f"--{name}={shown(given[name])} without --tpu: it is for finding a TPU by its name; "
+                            "give --tpu=NAME too, or leave it out")
 
 
 def _check_decay(config: Config, given: dict, conflict) -> None:
@@ -138,6 +142,8 @@ def _check_decay(config: Config, given: dict, conflict) -> None:
                 conflict(name, "lr_schedule", "a constant rate does not decay; leave one of them out")
     if given.get("staircase") and schedule != "exponential":
         conflict("staircase", "lr_schedule", "only an exponential decay has stairs; leave one of them out")
+    if schedule == "piecewise" and not any(boundaries) and not config.decay_epochs:
+        raise UserError("--lr_schedule=piecewise needs boundaries; give --decay_steps=100,200, say")
     if schedule != "piecewise" and len(boundaries) > 1:
         conflict("decay_steps", "lr_schedule", "several boundaries belong to piecewise; give one number")
     if tuple(sorted(set(boundaries))) != boundaries or len(boundaries) > 1 and not boundaries[0]:
@@ -155,10 +161,9 @@ def _check_devices(config: Config, plan: devices.Plan) -> None:
             raise UserError(f"--all_reduce={config.all_reduce} does not work with --strategy={plan.strategy}; "
                             f"use --all_reduce=auto, or --strategy={' or '.join(fits)}")
         if config.all_reduce == "nccl" and plan.kind != "GPU":
-            raise UserError(f"--all_reduce=nccl needs GPUs, {_asked(config)} gives CPU devices; use --all_reduce=auto")
+            raise UserError(f"--all_reduce=nccl needs GPUs, but {_instead(config)}; use --all_reduce=auto")
     if config.precision == "float16" and plan.kind != "GPU":
-        raise UserError(f"--precision=float16 needs a GPU, {_asked(config)} gives a {plan.kind}; "
-                        "use --precision=bfloat16 or auto")
+        raise UserError(f"--precision=float16 needs a GPU, but {_instead(config)}; use --precision=bfloat16 or auto")
     if config.xla and plan.kind == "CPU" and plan.replicas > 1 and config.sync_batch_norm \
             and registry.NETWORKS[config.model].batch_norm:
         raise UserError(f"--xla with --sync_batch_norm=true and {plan.replicas} CPU replicas: XLA has no all-reduce "
@@ -167,13 +172,13 @@ def _check_devices(config: Config, plan: devices.Plan) -> None:
         check_batch(config, plan.replicas)
 
 
-def _asked(config: Config) -> str:
-    """The flags that chose the devices."""
+def _instead(config: Config) -> str:
+    """Why the devices are no GPUs."""
     if config.tpu and config.tpu != "auto":
-        return f"--tpu={shown(config.tpu)}"
+        return f"--tpu={shown(config.tpu)} gives a TPU"
     if config.num_gpus is None:
-        return "no --num_gpus, with no GPU visible,"
-    return f"--num_gpus={config.num_gpus}" + " with --emulate" * config.emulate
+        return "none is visible here"
+    return f"--num_gpus={config.num_gpus}{' with --emulate' * config.emulate} gives CPU devices"
 
 
 def check_batch(config: Config, replicas: int) -> None:
@@ -185,7 +190,7 @@ def check_batch(config: Config, replicas: int) -> None:
         sizes = f"{below} or {above}" if below else f"{above}"
         raise UserError(f"--global_batch_size={config.global_batch_size} must divide by {parts} ({replicas} "
                         f"replica{'s' * (replicas > 1)} x --grad_accum_steps={config.grad_accum_steps}); "
-                        f"the nearest that do: {sizes}")
+                        f"the nearest that do: {sizes}; or change the number of replicas")
 
 
 def _describe(config: Config) -> datasets.Info:
@@ -213,9 +218,6 @@ def _durations(config: Config, given: dict, info: datasets.Info, *, fresh: bool)
         config = dataclasses.replace(config, train_epochs=0.0)
     elif config.train_epochs and (fresh or "train_epochs" in given):
         config = dataclasses.replace(config, train_steps=max(1, math.ceil(round(steps("train_epochs"), 6))))
-    if not config.train_steps:
-        raise UserError("--train_steps=0 and --train_epochs=0: one of them must say how long to train; "
-                        "give --train_steps=1000, say")
     if config.train_steps * config.global_batch_size > LARGEST_INTEGER:
         raise UserError(f"--train_steps={config.train_steps} with --global_batch_size={config.global_batch_size}: "
                         "these are more than 2^63 examples; lower one of them")
@@ -224,8 +226,6 @@ def _durations(config: Config, given: dict, info: datasets.Info, *, fresh: bool)
     decay = tuple(step for step in config.decay_steps if step)
     if not decay and config.decay_epochs:
         decay = (max(1, int(steps("decay_epochs"))),)
-    if not decay and config.lr_schedule == "piecewise":
-        raise UserError("--lr_schedule=piecewise needs boundaries; give --decay_steps=A,B,...")
     return dataclasses.replace(config, decay_steps=decay or (config.train_steps,))
 
 

@@ -147,7 +147,7 @@ def shown(value: Any) -> str:
 
 def one_line(text: str) -> str:
     """`text` as one line that any terminal can show; of very long words and lines the middle is left out."""
-    text = re.sub(r"\s*[\t\n\v\f\r]\s*", " ", text.strip())
+    text = " ".join(filter(None, map(str.strip, re.split(r"[\t\n\v\f\r]+", text))))
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     text = re.sub(rf"(\S{{{WORD_CHARACTERS - 30}}})\S{{30,}}(\S{{20}})", r"\1...\2", text)
     if len(text) <= LINE_CHARACTERS:

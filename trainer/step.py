@@ -84,11 +84,13 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
         # One message for everything: gradients, sums of loss and metrics, the indices of the examples, the wish to end.
         parts = [*total, loss_sum, metric_sums, travelled, tf.cast(stopping, tf.float32), *statistics]
         parts = _all_reduce(parts)
-        total = [gradient / scale for gradient in parts[:len(total)]]
-        loss_sum, metric_sums, travelled, stop_sum = parts[len(total):len(total) + 4]
+        total, rest = parts[:len(total)], parts[len(total):]
+        loss_sum, metric_sums, travelled, stop_sum = rest[:4]
+        if config.precision == "float16":
+            total = [gradient / scale for gradient in total]
         if local_statistics:
             updates = [(variable, value / replicas)
-                       for (variable, _), value in zip(updates, parts[len(total) + 4:])]
+                       for (variable, _), value in zip(updates, rest[4:])]
         # Weight decay terms are the same on every replica: added after the sum, they count once.
         terms = [config.weight_decay * tf.nn.l2_loss(trainable[k].value) for k in decay_terms]
         for k in decay_terms:

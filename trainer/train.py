@@ -20,13 +20,14 @@ from trainer import checkpoint, distribution, manifest, signals, summaries, watc
 from trainer import start as start_lib
 from trainer.config import UserError
 from trainer.events import Events
-from trainer.experiment import Experiment, evaluation, write_config
-from trainer.report import Reporter
+from trainer.experiment import Experiment, write_config
+from trainer.inline import InlineEvaluation
 from trainer.resolve import Run
 from trainer.stopwatch import Stopwatch
 from trainer.writers import Console, JsonLines, console_line, duration
 
-DIVERGED = 3
+DIVERGED = 3  # the exit code
+COMPLETE, EARLY_STOP = "complete", "early stop"  # why training ended, in DONE
 
 
 def every(step: int, interval: int, last: int) -> bool:
@@ -64,10 +65,12 @@ def run(run: Run) -> int:
             console.message(line)
         if chief:
             write_config(config, run.info)
-        if start >= config.train_steps:
-            console.message(f"nothing to do: {folder} is complete at step {start}")
-            if chief and watch.done(folder) is None:
-                write_done(config, start, "complete")
+        done = watch.done(folder)
+        stopped_early = done and done["why"] == EARLY_STOP and done["step"] <= start and config.early_stop_evals
+        if start >= config.train_steps or stopped_early:
+            console.message(f"nothing to do: {folder} is done at step {start} ({done['why'] if done else COMPLETE})")
+            if chief and done is None:
+                write_done(config, start, COMPLETE)
             return 0
         trainer, batches = Trainer(run, experiment, start, console, stopwatch), experiment.batches(start)
         starting.close()
@@ -93,7 +96,7 @@ class Trainer:
             folder / "checkpoints", self.state.variables(), keep=self.config.keep_checkpoints,
             protected=lambda old: watch.protected(folder, old)) if self.chief else None
         self.events = self._open_files(folder, start) if self.chief else None
-        self.evaluation, self.reporter, self.without_better = None, None, 0
+        self.inline = InlineEvaluation(run, experiment, say=console.message)
         self.timed = 0
         self.told = {}  # the rates of the last line, for the summaries
 
@@ -153,9 +156,10 @@ class Trainer:
             if stopping:
                 return self._stop(step)
             # 5. Evaluation inside the trainer.
-            enough = evaluate and self._evaluate(step)
+            with self.stopwatch.phase("evaluating"):
+                enough = evaluate and self.inline.run(step)
             if step == last or enough:
-                return self._finish(step, "complete" if step == last else "early stop")
+                return self._finish(step, COMPLETE if step == last else EARLY_STOP)
 
     def _on_signal(self, number: int) -> None:
         """In the watching thread: before this process's first step there is nothing to save."""
@@ -210,32 +214,6 @@ class Trainer:
             with self.stopwatch.phase("saving"):
                 self.keeper.save(step)
 
-    def _evaluate(self, step: int) -> bool:
-        """Evaluates the current weights; whether training should stop early."""
-        config = self.config
-        ledger = self.reporter.ledger if self.reporter else watch.Ledger(config.model_dir, "test",
-                                                                         best=self.experiment.task.best)
-        with self.stopwatch.phase("evaluating"):
-            if self.evaluation is None:
-                self.evaluation = evaluation(config, self.run.info, self.experiment.strategy, "test")
-            results = {kind: self.evaluation.run({path: value.read_value() for path, value in weights.items()})
-                       for kind, weights in self.experiment.weights().items()}
-            if not self.chief:
-                return False
-            before = ledger.best()
-            try:
-                with ledger.lock():
-                    if step in ledger.settled():
-                        return False
-                    self.reporter = self.reporter or Reporter(ledger, self.console.message)
-                    self.reporter.report(step, results)
-            except UserError as error:  # the separate evaluator does it
-                self.console.message(f"step {step} is left to it: {error}")
-                return False
-        better = before is None or ledger.best()["step"] == step
-        self.without_better = 0 if better else self.without_better + 1
-        return bool(config.early_stop_evals) and self.without_better >= config.early_stop_evals
-
     def _diverged(self, step: int, metrics: dict) -> int:
         print(f"trainer: diverged at step {step}: loss = {metrics['losses'][-1]:g}, gradient norm = "
               f"{float(metrics['gradient_norm']):g}; more than --max_skipped_steps={self.config.max_skipped_steps} steps "
@@ -257,7 +235,7 @@ class Trainer:
         self.console.message(self.stopwatch.report())
         self.console.message(f"traces: step {self.experiment.loop.traces['step']}, step with summaries "
                              f"{self.experiment.loop.traces['summaries']}, evaluation "
-                             f"{self.evaluation.traces if self.evaluation else 0}")
+                             f"{self.inline.traces}")
         self.console.message(f"done: step {step} ({why}); see it with: tensorboard --logdir={self.config.model_dir}")
         return 0
 

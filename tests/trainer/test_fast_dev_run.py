@@ -21,6 +21,7 @@ def resolved(*arguments: str) -> tuple[resolve.Run, list[str]]:
     return resolve.resolve(flags.parse(argv)), argv
 
 
+@pytest.mark.slow
 def test_one_step_of_everything_works_and_leaves_nothing(tmp_path):
     """In the user's folder nothing is written, and the temporary one is gone."""
     temporary, model_dir = tmp_path / "tmp", tmp_path / "run"

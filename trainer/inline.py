@@ -1,0 +1,54 @@
+"""Evaluation inside the trainer, --eval_steps: on the training devices, with the ledger that a separate evaluator uses.
+
+    inline = InlineEvaluation(run, experiment, say=print)
+    stop = inline.run(step)        # whether --early_stop_evals says that it is enough
+"""
+from trainer.config import UserError
+from trainer.experiment import Experiment, evaluation
+from trainer.report import Reporter
+from trainer.resolve import Run
+from trainer.watch import Ledger
+
+SPLIT = "test"
+
+
+class InlineEvaluation:
+    """Evaluates the current weights, each kind of them. Every worker computes, the chief reports.
+
+    say: takes a line for the user. traces: of the evaluation step, so far.
+    """
+
+    def __init__(self, run: Run, experiment: Experiment, *, say):
+        self._run, self._experiment, self._say = run, experiment, say
+        self._ledger = Ledger(run.config.model_dir, SPLIT, best=experiment.task.best)
+        self._evaluation = self._reporter = self._scores = None
+
+    @property
+    def traces(self) -> int:
+        return self._evaluation.traces if self._evaluation else 0
+
+    def run(self, step: int) -> bool:
+        """Evaluates and reports; whether the last --early_stop_evals evaluations brought nothing better."""
+        config, experiment = self._run.config, self._experiment
+        if self._evaluation is None:
+            self._evaluation = evaluation(config, self._run.info, experiment.strategy, SPLIT)
+        results = {kind: self._evaluation.run({path: value.read_value() for path, value in weights.items()})
+                   for kind, weights in experiment.weights().items()}
+        first = next(iter(results))
+        if self._scores is None:  # what earlier processes of this run have found
+            self._scores = {line["step"]: line[self._ledger.best_metric] for line in self._ledger.results()
+                            if line["weights"] == first and line["step"] < step and line["step"] % config.eval_steps == 0}
+        self._scores[step] = results[first][self._ledger.best_metric]
+        if self._run.plan.is_chief:
+            self._report(step, results)
+        best = max(self._scores, key=lambda s: (self._scores[s], -s))
+        return 0 < config.early_stop_evals <= sum(s > best for s in self._scores)
+
+    def _report(self, step: int, results: dict) -> None:
+        try:
+            with self._ledger.lock():
+                if step not in self._ledger.settled():
+                    self._reporter = self._reporter or Reporter(self._ledger, self._say)
+                    self._reporter.report(step, results)
+        except UserError as error:
+            self._say(f"step {step} is left to the separate evaluator: {error}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from input_pipeline.sources import Source
 
 FOLDER = "cifar-10-batches-bin"
-FILES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "eval": ("test_batch.bin",)}
+FILES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)}
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_SHAPE = (32, 32, 3)
 RECORD_BYTES = 1 + 32 * 32 * 3
@@ -29,21 +29,21 @@ RECORDS_A_FILE = 10_000
 
 
 def paths(data_dir: str, split: str) -> tuple[str, ...]:
-    """The files of `split` ("train" or "eval"), in the order in which their examples are numbered."""
+    """The files of `split` ("train" or "test"), in the order in which their examples are numbered."""
     return tuple(os.path.join(data_dir, FOLDER, name) for name in FILES[split])
 
 
 def facts() -> Info:
     """The facts of the data set as it is published."""
     return Info(name="cifar10", train_examples=RECORDS_A_FILE * len(FILES["train"]),
-                eval_examples=RECORDS_A_FILE * len(FILES["eval"]), image_shape=IMAGE_SHAPE, classes=CLASSES)
+                test_examples=RECORDS_A_FILE * len(FILES["test"]), image_shape=IMAGE_SHAPE, classes=CLASSES)
 
 
 def describe(data_dir: str | None = None) -> Info:
     """The facts of the data set in `data_dir`. Raises MissingData where a file is absent or not whole."""
     if not data_dir:
         raise missing("cifar10", data_dir, "no data_dir is given")
-    files = paths(data_dir, "train") + paths(data_dir, "eval")
+    files = paths(data_dir, "train") + paths(data_dir, "test")
     for path in files:
         if not os.path.isfile(path):
             raise missing("cifar10", data_dir, f"no file {path}")
@@ -87,7 +87,7 @@ def read_file(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load(split: str, data_dir: str | None = None) -> Source:
-    """The source of `split` ("train" or "eval"): images uint8 [n, 32, 32, 3].
+    """The source of `split` ("train" or "test"): images uint8 [n, 32, 32, 3].
 
     Raises ValueError as `describe` and `read_file` do.
     """

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from input_pipeline.sources import Source
 
-SPLITS = ("train", "eval")
+SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Info:
 
     name: str
     train_examples: int
-    eval_examples: int
+    test_examples: int
     image_shape: tuple[int, int, int]  # height, width, channels
     classes: tuple[str, ...]  # class names in label order
     files: tuple[str, ...] = ()  # paths that it is read from; none where it ships inside a dependency
@@ -76,7 +76,7 @@ def facts(name: str, **options) -> Info:
 
 
 def load(name: str, split: str, data_dir: str | None = None, **options) -> Source:
-    """The source of `split` ("train" or "eval"). Raises as `describe` does, and for unreadable content."""
+    """The source of `split` ("train" or "test"). Raises as `describe` does, and for unreadable content."""
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: must be one of {', '.join(SPLITS)}")
     return _call(name, "load", split, data_dir, **options)

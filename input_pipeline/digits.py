@@ -27,7 +27,7 @@ HELD_OUT_A_CLASS = 36
 def facts() -> Info:
     """The facts of the data set."""
     held_out = HELD_OUT_A_CLASS * len(CLASSES)
-    return Info(name="digits", train_examples=EXAMPLES - held_out, eval_examples=held_out,
+    return Info(name="digits", train_examples=EXAMPLES - held_out, test_examples=held_out,
                 image_shape=(8, 8, 1), classes=CLASSES)
 
 
@@ -47,7 +47,7 @@ def held_out(labels: np.ndarray) -> np.ndarray:
 
 
 def load(split: str, data_dir: str | None = None) -> Source:
-    """The source of `split` ("train" or "eval"): images uint8 [n, 8, 8, 1], values 0..16."""
+    """The source of `split` ("train" or "test"): images uint8 [n, 8, 8, 1], values 0..16."""
     from sklearn.datasets import load_digits
 
     from input_pipeline import sources
@@ -56,5 +56,5 @@ def load(split: str, data_dir: str | None = None) -> Source:
     images, labels = bunch.images.astype(np.uint8)[..., np.newaxis], bunch.target
     chosen = np.zeros(len(labels), bool)
     chosen[held_out(labels)] = True
-    chosen = chosen if split == "eval" else ~chosen
+    chosen = chosen if split == "test" else ~chosen
     return sources.Arrays(images[chosen], labels[chosen], CLASSES, name=f"digits, {split}")

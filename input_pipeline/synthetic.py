@@ -26,19 +26,19 @@ PATTERN, NOISE = 63, 64  # highest values of the parts; pattern + 2 * noise + no
 
 
 def facts(*, image_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10, train_examples: int = 50_000,
-          eval_examples: int = 10_000, seed: int = 0) -> Info:
+          test_examples: int = 10_000, seed: int = 0) -> Info:
     """The facts of the data set with these options; `seed` chooses patterns and noise.
 
     Raises ValueError where an option is out of its range.
     """
-    values = {"classes": classes, "train_examples": train_examples, "eval_examples": eval_examples}
+    values = {"classes": classes, "train_examples": train_examples, "test_examples": test_examples}
     values |= dict(zip(("height", "width", "channels"), image_shape, strict=True))
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"dataset='synthetic': {name}={value} must be at least 1")
     if seed < 0:
         raise ValueError(f"dataset='synthetic': seed={seed} must be at least 0")
-    return Info(name="synthetic", train_examples=train_examples, eval_examples=eval_examples,
+    return Info(name="synthetic", train_examples=train_examples, test_examples=test_examples,
                 image_shape=tuple(image_shape), classes=tuple(f"class {k}" for k in range(classes)))
 
 
@@ -48,11 +48,11 @@ def describe(data_dir: str | None = None, **options) -> Info:
 
 
 def load(split: str, data_dir: str | None = None, **options) -> Synthetic:
-    """The source of `split` ("train" or "eval"), with the options of `facts`: images uint8 0..255."""
+    """The source of `split` ("train" or "test"), with the options of `facts`: images uint8 0..255."""
     info = facts(**options)
     first, examples = 0, info.train_examples
-    if split == "eval":
-        first, examples = info.train_examples, info.eval_examples
+    if split == "test":
+        first, examples = info.train_examples, info.test_examples
     return Synthetic(info, first=first, examples=examples, seed=options.get("seed", 0))
 
 

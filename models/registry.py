@@ -46,6 +46,11 @@ NETWORKS: dict[str, Network] = {
         builder="models.digits:build",
         summary="three convolutions and a dense layer for 8x8 digits",
     ),
+    "digits_cnn_dropout": Network(
+        builder="models.digits:build_dropout",
+        summary="digits_cnn with dropout",
+        dropout=True,
+    ),
     "digits_cnn_regularized": Network(
         builder="models.digits:build_regularized",
         summary="digits_cnn with batch normalisation and dropout",

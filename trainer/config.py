@@ -32,7 +32,7 @@ INT32 = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Every setting of a run; the defaults are those of the `digits` recipe."""
+    """Every setting of a run. A recipe gives its values; what it does not say has these defaults."""
 
     recipe: str = option("digits", "a named configuration that gives every other value", group=WHAT)
     model: str = option("digits_cnn", "the network", group=WHAT, choices=registry.NETWORKS)
@@ -76,7 +76,7 @@ class Config:
     staircase: bool = option(False, "exponential decay in jumps instead of smoothly", group=OPTIMISATION)
     warmup_steps: int = option(0, "steps of linear warm-up (0: none)", group=OPTIMISATION, at_least=0)
     momentum: float = option(0.0, "of sgd, lars, rmsprop and muon (0: none)", group=OPTIMISATION, at_least=0, below=1)
-    nesterov: bool = option(False, "Nesterov's form of sgd's momentum (muon always has it)", group=OPTIMISATION)
+    nesterov: bool = option(False, "Nesterov's form of the momentum of sgd and muon", group=OPTIMISATION)
     weight_decay: float = option(0.0, "wd in wd * sum(w^2) / 2 of the decayed kernels: added to the loss; inside the "
                                  "update for adamw, lamb, lars, muon (0: none)", group=OPTIMISATION, at_least=0)
     label_smoothing: float = option(0.0, "share of the target spread evenly over the classes (0: none)",

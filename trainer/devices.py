@@ -48,10 +48,13 @@ def visible_gpus() -> int:
         return count
     chosen = set()
     for name in (part.strip() for part in allowed.split(",")):
-        known = re.fullmatch(r"[0-9]{1,9}", name) and int(name) < count or re.match(r"(GPU|MIG)-", name)
-        if not known or name in chosen:
+        number = re.match(r"[0-9]{1,9}", name)  # CUDA reads the digits, and lets the rest be
+        device = int(number[0]) if number else name
+        if number and device >= count or not number and not re.match(r"(GPU|MIG)-", name):
             break  # CUDA stops at the first name that it does not know
-        chosen.add(name)
+        if device in chosen:
+            return 0  # and takes nothing of a list that names a device twice
+        chosen.add(device)
     return min(len(chosen), count)
 
 
@@ -82,8 +85,8 @@ def cluster(text: str) -> tuple[int, int]:
     if kind not in ("chief", "worker"):
         raise UserError(f"TF_CONFIG's task {shown(kind)} does not train; run python -m trainer.evaluator there")
     if not 0 <= index < len(chiefs if kind == "chief" else workers):
-        raise UserError(f"TF_CONFIG's task {kind} {index} is not in its cluster of {len(chiefs)} chief and {len(workers)} "
-                        f"worker; give a smaller index, or more addresses")
+        raise UserError(f"TF_CONFIG's task {kind} {index} is not in its cluster of {len(chiefs)} chief and "
+                        f"{len(workers)} worker; give a smaller index, or more addresses")
     return len(chiefs + workers), index + (len(chiefs) if kind == "worker" else 0)
 
 
@@ -145,8 +148,10 @@ def _gpus(config: Config) -> tuple[str, int]:
     if config.num_gpus is None:
         return ("GPU", there) if there else ("CPU", 1)
     if config.num_gpus > there:
-        raise UserError(f"--num_gpus={config.num_gpus}, but {there} GPU{'s are' if there != 1 else ' is'} visible here; "
-                        f"lower it, or add --emulate to run {config.num_gpus} replica{'s' * (config.num_gpus > 1)} on the CPU")
+        seen = "1 GPU is" if there == 1 else f"{there} GPUs are"
+        wanted = "1 replica" if config.num_gpus == 1 else f"{config.num_gpus} replicas"
+        raise UserError(f"--num_gpus={config.num_gpus}, but {seen} visible here; "
+                        f"lower it, or add --emulate to run {wanted} on the CPU")
     return "GPU", config.num_gpus
 
 

@@ -43,7 +43,7 @@ def build_task(config: Config) -> task.Classification:
 def load(config: Config, split: str):
     """The source of a split. UserError if its files cannot be read."""
     try:
-        return datasets.load(config.dataset, 'eval' if split == 'test' else split, config.data_dir)
+        return datasets.load(config.dataset, split, config.data_dir)
     except (ValueError, OSError) as error:
         raise UserError(f"--data_dir={config.data_dir}: {error}") from error
 
@@ -112,7 +112,7 @@ def write_config(config: Config, info: datasets.Info) -> None:
     values = {name: value for name, value in vars(config).items() if name not in TRANSIENT}
     versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "absl-py", "tensorboard")}
     data = {"name": info.name, "image_shape": info.image_shape, "classes": info.classes,
-            "examples": {"train": info.train_examples, "test": info.eval_examples}}
+            "examples": {"train": info.train_examples, "test": info.test_examples}}
     text = json.dumps({"config": values, "data": data, "versions": {"python": platform.python_version(), **versions},
                        "git_revision": _git_revision()}, indent=1)
     watch.write_whole(folder / "config.json", text + "\n")

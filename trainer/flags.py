@@ -40,7 +40,8 @@ def parse(argv: list[str]) -> dict:
         if config.rule(name).kind is bool:
             flags.DEFINE_bool(name, None, field.metadata["help"], flag_values=values)
         else:
-            flags.DEFINE(_Parser(name, config.rule(name)), name, None, field.metadata["help"], flag_values=values)
+            parser = _Parser(name, config.rule(name))
+            flags.DEFINE(parser, name, None, field.metadata["help"], flag_values=values)
     rest = read(argv, values)
     if rest:
         raise UserError(f"'{shown(rest[0])}' is not a flag; flags are written --name=value, see --help")
@@ -61,7 +62,7 @@ def read(argv: list[str], values: flags.FlagValues) -> list[str]:
     for written in (argument.split("=", 1)[0] for argument in arguments if argument.startswith("-")):
         if written in ("--undefok", "-undefok"):
             raise UserError("--undefok is not taken: every flag must be known; leave it out")
-        if len(written) > SHOWN_CHARACTERS:  # absl would look for a similar name, letter by letter, until Python stops it
+        if len(written) > SHOWN_CHARACTERS:  # absl looks for a similar name, a call a letter, until Python gives up
             raise UserError(f"{shown(written)} is not a flag; see --help")
     try:
         return values([argv[0], *arguments])[1:]
@@ -120,17 +121,18 @@ def help_text() -> str:
         return textwrap.wrap(text, HELP_COLUMNS, initial_indent=first, subsequent_indent=indent,
                              break_on_hyphens=False)
 
-    lines = wrapped("Trains: python -m trainer.main [flags]. A recipe gives every value, a flag overrides it. The values "
-                    "below are the defaults, those of the recipe digits; --recipe=NAME --dry_run shows another's. "
-                    "A switch is turned on by --name, off by --noname. Of a flag that is given twice the last one counts. "
-                    "--flagfile=FILE reads flags from a file, one a line.")
-    group = None
+    lines = wrapped("Trains: python -m trainer.main [flags]. A recipe gives every value, a flag overrides it. The "
+                    "values below are the defaults, those of the recipe digits; --recipe=NAME --dry_run shows "
+                    "another's. A switch is turned on by --name, off by --noname. Of a flag that is given twice the "
+                    "last one counts. --flagfile=FILE reads flags from a file, one a line.")
+    recipe, group = recipes.digits(), None
     for name, field in FIELDS.items():
         if field.metadata["group"] != group:
             group = field.metadata["group"]
             lines += ["", group.capitalize()]
         choices = names.get(name) or config.rule(name).choices
         text = field.metadata["help"] + (f": {', '.join(choices)}" if choices else "")
-        default = "" if field.default in (None, "", ()) else f"={text_of(field.default)}"
+        value = getattr(recipe, name)
+        default = "" if value in (None, "", ()) else f"={text_of(value)}"
         lines += wrapped(text, f"  --{name}{default}".ljust(HELP_INDENT - 1) + " ", " " * HELP_INDENT)
     return "\n".join(lines)

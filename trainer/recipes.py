@@ -10,7 +10,8 @@ def digits() -> Config:
 
     python -m trainer.main
     """
-    return Config(histogram_steps=200, checkpoint_steps=200)
+    return Config(train_epochs=60, learning_rate=0.004, optimizer="adamw", weight_decay=0.05, label_smoothing=0.1,
+                  histogram_steps=200, checkpoint_steps=200)
 
 
 def cifar10_tutorial() -> Config:

@@ -14,15 +14,15 @@ from trainer.config import FIELDS, TRANSIENT, Config, UserError, may_change, rul
 from trainer.rules import shown
 
 # Options that a run resolves, and the values that leave them to the run: on resume these are no opinion.
-RESOLVED = {"train_steps": (0,), "decay_steps": ((), (0,)), "precision": ("auto",), "classes": (0,), "model_dir": ("",)}
-# What every run has recorded; any other option that is absent is newer than the run, and has its default.
-NEEDED = ("model", "dataset", "seed", "global_batch_size", "optimizer", "learning_rate", "lr_schedule", "augment",
-          *(name for name in RESOLVED if name != "model_dir"))
+RESOLVED = {"train_steps": (0,), "decay_steps": ((), (0,)), "precision": ("auto",), "classes": (0,),
+            "model_dir": ("",)}
+# Without these a run cannot go on as it was. What may change has its default where it is absent.
+NEEDED = tuple(name for name in FIELDS if not may_change(name) or name == "train_steps")
 LARGEST_BYTES = 1 << 20  # of a config.json
 
 
 def read_recorded(model_dir: str) -> dict | None:
-    """Every option as recorded in `model_dir`/config.json, None where there is none. UserError if it is not such a file."""
+    """Every option as recorded in `model_dir`/config.json, None where there is no such file. UserError: it is wrong."""
     path = pathlib.Path(model_dir, "config.json")
     try:
         with open(path, "rb") as file:
@@ -42,7 +42,7 @@ def read_recorded(model_dir: str) -> dict | None:
 
 
 def _checked(content) -> dict:
-    """The recorded values, lists as tuples, with the defaults of newer options. ValueError: what is wrong with them."""
+    """The recorded values, lists as tuples, absent ones that may change by default. ValueError: what is wrong."""
     values = content.get("config") if isinstance(content, dict) else None
     if not isinstance(values, dict):
         raise ValueError('it has no object "config"')
@@ -58,8 +58,8 @@ def _checked(content) -> dict:
             raise ValueError(f"{name}={shown(json.dumps(value))} {error}") from None
     for name in NEEDED:
         if name not in values:
-            raise ValueError(f"it has no {name}")
-        if values[name] in RESOLVED.get(name, ()):
+            raise ValueError(f"it has no {name}, as one of an older version")
+        if values[name] in RESOLVED.get(name, ()) and name != "classes":  # a series has none
             raise ValueError(f"{name}={shown(values[name])} is not resolved")
     return {**{name: field.default for name, field in FIELDS.items()}, **values}
 
@@ -68,7 +68,8 @@ def check_absent(model_dir: str) -> None:
     """UserError where a run's checkpoints are without its configuration: another one would be trained on from there."""
     folder = pathlib.Path(model_dir, "checkpoints")
     if folder.is_dir() and manifest.published(folder):
-        raise UserError(f"--model_dir={shown(model_dir)} has checkpoints, but no config.json; restore it, or give another")
+        raise UserError(f"--model_dir={shown(model_dir)} has checkpoints, but no config.json; "
+                        "restore it, or give another")
 
 
 def merge(recorded: dict, given: dict, model_dir: str) -> Config:
@@ -76,7 +77,7 @@ def merge(recorded: dict, given: dict, model_dir: str) -> Config:
     opinions = {name: value for name, value in given.items() if value not in RESOLVED.get(name, ())}
     for name, value in opinions.items():
         if not may_change(name) and value != recorded[name]:
-            raise UserError(f"--{name}={shown(value)}, but the run in {shown(model_dir)} has {shown(recorded[name])}, which "
-                            "cannot change on the way; leave it out, or give another --model_dir to start afresh")
+            raise UserError(f"--{name}={shown(value)}, but the run in {shown(model_dir)} has {shown(recorded[name])}, "
+                            "which cannot change on the way; leave it out, or give another --model_dir to start afresh")
     kept = {name: value for name, value in recorded.items() if name not in TRANSIENT}
     return Config(**kept | {name: value for name, value in opinions.items() if may_change(name)})

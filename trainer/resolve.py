@@ -18,7 +18,8 @@ from trainer.recorded import check_absent, merge, read_recorded
 from trainer.rules import LARGEST_INTEGER, shown, suggestion
 
 # Which sums over replicas a strategy can be told to use; the other strategies have one of their own.
-ALL_REDUCE = {"mirrored": ("nccl", "hierarchical_copy", "reduction_to_one_device"), "multi_worker": ("nccl", "ring")}
+ALL_REDUCE = {"mirrored": ("nccl", "hierarchical_copy", "reduction_to_one_device"),
+              "multi_worker": ("nccl", "ring")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,8 @@ def _start(recipe: Config, given: dict) -> Config:
         gone += ["decay_epochs"]
     if config.optimizer != recipe.optimizer:
         gone += ["nesterov"] + ["momentum"] * (config.optimizer not in names.MOMENTUM)
+        # Decay in the loss and decay in the update are not on one scale.
+        gone += ["weight_decay"] * ((config.optimizer in names.DECOUPLED) != (recipe.optimizer in names.DECOUPLED))
     gone += [name for name in ("head", "local") if name not in registry.NETWORKS[config.model].options]
     return dataclasses.replace(config, **{name: FIELDS[name].default for name in gone if name not in given})
 
@@ -102,29 +105,37 @@ def _check_model_dir(model_dir: str) -> None:
 def _check_pairs(config: Config, given: dict) -> None:
     """UserError for two options that do not go together. Only what the command gives is held against it."""
     def conflict(name: str, other: str, why: str):
-        raise UserError(f"--{name}={shown(getattr(config, name))} with --{other}={shown(getattr(config, other))}: {why}")
+        one, two = (shown(getattr(config, option)) for option in (name, other))
+        raise UserError(f"--{name}={one} with --{other}={two}: {why}")
 
     if given.get("train_steps") and given.get("train_epochs"):
         conflict("train_steps", "train_epochs", "both say how long to train; give one of them")
     if not config.train_steps and not config.train_epochs:
-        conflict("train_steps", "train_epochs", "one of them must say how long to train; give --train_steps=1000, say")
+        conflict("train_steps", "train_epochs",
+                 "one of them must say how long to train; give --train_steps=1000, say")
     _check_decay(config, given, conflict)
     if config.dry_run and config.fast_dev_run:
-        conflict("dry_run", "fast_dev_run", "one runs nothing, the other one step of everything; give one of them")
+        conflict("dry_run", "fast_dev_run",
+                 "one runs nothing, the other one step of everything; give one of them")
     if given.get("momentum") and config.optimizer not in names.MOMENTUM:
         conflict("momentum", "optimizer", f"only {', '.join(names.MOMENTUM)} take it; leave one of them out")
-    if given.get("nesterov") and config.optimizer != "sgd":
-        conflict("nesterov", "optimizer", "it is a form of sgd's momentum (muon always has it); leave one of them out")
+    if given.get("nesterov") and config.optimizer not in ("sgd", "muon"):
+        conflict("nesterov", "optimizer",
+                 "it is a form of the momentum of sgd and muon; leave one of them out")
     if given.get("nesterov") and not config.momentum:
         conflict("nesterov", "momentum", "it is a form of the momentum; give --momentum=0.9")
     if config.early_stop_evals and not config.eval_steps:
-        conflict("early_stop_evals", "eval_steps", "it counts evaluations inside the trainer; give --eval_steps=1000")
-    if config.profile_steps and (len(config.profile_steps) != 2 or config.profile_steps[0] >= config.profile_steps[1]):
-        raise UserError(f"--profile_steps={shown(config.profile_steps)} must be A,B with A less than B, such as 100,110")
+        conflict("early_stop_evals", "eval_steps",
+                 "it counts evaluations inside the trainer; give --eval_steps=1000")
+    span = config.profile_steps
+    if span and (len(span) != 2 or span[0] >= span[1]):
+        raise UserError(f"--profile_steps={shown(span)} must be A,B with A less than B, such as 100,110")
     for name in ("head", "local"):
-        if name not in registry.NETWORKS[config.model].options and getattr(config, name) != FIELDS[name].default:
+        known = name in registry.NETWORKS[config.model].options
+        if not known and getattr(config, name) != FIELDS[name].default:
             able = [model for model, network in registry.NETWORKS.items() if name in network.options]
-            conflict(name, "model", f"this network has no such option; leave it out, or use --model={' or '.join(able)}")
+            conflict(name, "model",
+                     f"this network has no such option; leave it out, or use --model={' or '.join(able)}")
     for name in ("tpu_zone", "gcp_project"):
         if given.get(name) and not config.tpu:
             raise UserError(f"--{name}={shown(given[name])} without --tpu: it is for finding a TPU by its name; "
@@ -150,7 +161,8 @@ def _check_decay(config: Config, given: dict, conflict) -> None:
         raise UserError(f"--decay_steps={shown(boundaries)} must rise from boundary to boundary, from 1 on; "
                         "write such as 100,200")
     if "decay_rate" in given and schedule in ("cosine", "linear"):
-        conflict("decay_rate", "lr_schedule", "it falls to zero whatever the rate of decay; leave one of them out")
+        conflict("decay_rate", "lr_schedule",
+                 "it falls to zero whatever the rate of decay; leave one of them out")
 
 
 def _check_devices(config: Config, plan: devices.Plan) -> None:
@@ -162,6 +174,10 @@ def _check_devices(config: Config, plan: devices.Plan) -> None:
                             f"use --all_reduce=auto, or --strategy={' or '.join(fits)}")
         if config.all_reduce == "nccl" and plan.kind != "GPU":
             raise UserError(f"--all_reduce=nccl needs GPUs, but {_instead(config)}; use --all_reduce=auto")
+    if config.all_reduce == "hierarchical_copy" and plan.replicas % 2 and plan.replicas > 1:
+        # TensorFlow 2.21 sums two halves of replicas // 2 each: the last replica's gradient would be lost.
+        raise UserError("--all_reduce=hierarchical_copy needs an even number of replicas, "
+                        f"--num_gpus={plan.replicas} is odd; use --all_reduce=auto")
     if config.precision == "float16" and plan.kind != "GPU":
         raise UserError(f"--precision=float16 needs a GPU, but {_instead(config)}; use --precision=bfloat16 or auto")
     if config.xla and plan.kind == "CPU" and plan.replicas > 1 and config.sync_batch_norm \
@@ -245,8 +261,8 @@ def _last_checks(config: Config, info: datasets.Info, plan: devices.Plan) -> Con
     except (ValueError, OverflowError) as error:
         raise UserError(f"--augment={shown(config.augment)} with --dataset={config.dataset}: {error}") from None
     if config.init_from and not _has_checkpoint(config.model_dir) and not _has_checkpoint(config.init_from):
-        raise UserError(f"--init_from={shown(config.init_from)} must be a --model_dir with a checkpoint, or the prefix of "
-                        "one (M/checkpoints/ckpt-00001000); nothing is there")
+        raise UserError(f"--init_from={shown(config.init_from)} must be a --model_dir with a checkpoint, or the "
+                        "prefix of one (M/checkpoints/ckpt-00001000); nothing is there")
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if devices.has_fast_bfloat16(plan.kind) else "float32"
@@ -255,6 +271,7 @@ def _last_checks(config: Config, info: datasets.Info, plan: devices.Plan) -> Con
 
 def _has_checkpoint(path: str) -> bool:
     """Whether `path` is a run's folder with a published checkpoint, or the prefix of a checkpoint."""
-    folder = os.path.join(path, "checkpoints")
-    return (os.path.isdir(folder) and bool(manifest.published(pathlib.Path(folder)))
-            or os.path.isfile(f"{path}.index") and bool(re.fullmatch(r"ckpt-[0-9]{8,}", os.path.basename(path))))
+    folder, name = os.path.join(path, "checkpoints"), os.path.basename(path)
+    if os.path.isdir(folder) and manifest.published(pathlib.Path(folder)):
+        return True
+    return os.path.isfile(f"{path}.index") and re.fullmatch(r"ckpt-[0-9]{8,}", name) is not None

@@ -209,7 +209,7 @@ def _read_info(model_dir: str) -> datasets.Info:
         if not classes or not all(isinstance(name, str) for name in classes):
             raise ValueError(f"classes is {classes}")
         return datasets.Info(name=data["name"], image_shape=shape, classes=classes,
-                             train_examples=data["examples"]["train"], eval_examples=data["examples"]["test"])
+                             train_examples=data["examples"]["train"], test_examples=data["examples"]["test"])
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{shown(path)} does not describe the data set ({type(error).__name__}: {error}); "
                         "give the training command once more, which writes it") from None

@@ -1,4 +1,5 @@
-"""What an option's text and value must be, and how an error says so: one line with the flag, its value, the rule, a fix.
+"""What an option's text and value must be, and how an error says so: one line, with the flag, its value, the rule and
+a fix.
 
 Plain Python, shared by the trainer's options (trainer.config) and the flags of the other commands (trainer.flags).
 
@@ -19,7 +20,8 @@ LINE_CHARACTERS = 1000  # of a message
 
 INTEGER = r"[+-]?[0-9]+"
 NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-SWITCH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}  # as absl reads a boolean
+# As absl reads a boolean.
+SWITCH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 FORMS = {bool: "true or false", int: "a whole number written as an integer", float: "a finite number", str: "text",
          "path": "text", "ints": "whole numbers separated by commas"}
 
@@ -50,7 +52,7 @@ class Rule:
     filled: bool = False
 
     def parse(self, text: str) -> Any:
-        """The value that is written as `text`. ValueError: the rule and a fix, to stand after the flag and its value."""
+        """The value that is written as `text`. ValueError: the rule and a fix, to stand after flag and value."""
         kind = self.kind
         if kind is bool:
             value = SWITCH.get(text.lower())

@@ -61,6 +61,6 @@ def dry_run(run: Run, strategy) -> int:
     for line in distribution.describe(strategy, run.config, run.plan):
         print(line)
     print(f"{run.config.train_steps} steps of {run.config.global_batch_size} examples; {len(experiment.source)} training "
-          f"and {run.info.eval_examples} test examples")
+          f"and {run.info.test_examples} test examples")
     print(summaries.layer_table(experiment.model))
     return 0

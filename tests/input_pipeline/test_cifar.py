@@ -35,7 +35,7 @@ def pixel(file, example, y, x, channel):
 def test_records_are_a_label_and_three_planes(data_dir):
     """Mutations: NCHW read as NHWC; height and width exchanged; the label byte at the end."""
     y, x, c = np.meshgrid(np.arange(32), np.arange(32), np.arange(3), indexing="ij")
-    for split, files in (("train", range(5)), ("eval", [5])):
+    for split, files in (("train", range(5)), ("test", [5])):
         source = cifar.load(split, data_dir)
         assert len(source) == len(files) * RECORDS and source.image_shape == (32, 32, 3)
         batch = source.read(tf.range(len(source), dtype=tf.int64))
@@ -47,20 +47,20 @@ def test_records_are_a_label_and_three_planes(data_dir):
 
 def test_describe_counts_the_examples_and_lists_the_files(data_dir):
     info = cifar.describe(data_dir)
-    assert (info.train_examples, info.eval_examples, info.image_shape) == (5 * RECORDS, RECORDS, (32, 32, 3))
+    assert (info.train_examples, info.test_examples, info.image_shape) == (5 * RECORDS, RECORDS, (32, 32, 3))
     assert len(info.files) == 6 and all(os.path.isfile(path) for path in info.files)
 
 
 def test_the_published_facts():
     info = cifar.facts()
-    assert (info.train_examples, info.eval_examples, len(info.classes)) == (50_000, 10_000, 10)
+    assert (info.train_examples, info.test_examples, len(info.classes)) == (50_000, 10_000, 10)
 
 
 def test_class_names_come_from_the_data_where_it_has_them(data_dir):
     assert cifar.describe(data_dir).classes[:2] == ("airplane", "automobile")
     path = pathlib.Path(data_dir, "cifar-10-batches-bin", "batches.meta.txt")
     path.write_text("\n".join(f"name {k}" for k in range(10)) + "\n\n")
-    assert cifar.load("eval", data_dir).classes == tuple(f"name {k}" for k in range(10))
+    assert cifar.load("test", data_dir).classes == tuple(f"name {k}" for k in range(10))
     path.write_text("one\ntwo\n")
     with pytest.raises(ValueError, match="batches.meta.txt names 2 classes instead of 10"):
         cifar.describe(data_dir)
@@ -70,7 +70,7 @@ def test_class_names_come_from_the_data_where_it_has_them(data_dir):
     (lambda path: path.unlink(), ["no file", "data_batch_3.bin"]),
     (lambda path: path.write_bytes(path.read_bytes()[:-1]), ["data_batch_3.bin", "9218 bytes", "9219"]),
 ])
-@pytest.mark.parametrize("verb", [cifar.describe, lambda data_dir: cifar.load("eval", data_dir)])
+@pytest.mark.parametrize("verb", [cifar.describe, lambda data_dir: cifar.load("test", data_dir)])
 def test_missing_and_cut_files_are_named_with_the_command_that_gets_them(data_dir, damage, words, verb):
     damage(pathlib.Path(data_dir, "cifar-10-batches-bin", "data_batch_3.bin"))
     with pytest.raises(datasets.MissingData) as error:
@@ -107,9 +107,9 @@ def test_a_file_of_broken_records_is_refused(tmp_path, length, words):
 
 def test_real_data(cifar10):
     info = datasets.describe("cifar10", cifar10)
-    assert (info.train_examples, info.eval_examples) == (50_000, 10_000)
+    assert (info.train_examples, info.test_examples) == (50_000, 10_000)
     assert info.classes == cifar.CLASSES
-    source = datasets.load("cifar10", "eval", cifar10)
+    source = datasets.load("cifar10", "test", cifar10)
     batch = source.read(tf.range(len(source), dtype=tf.int64))
     assert np.bincount(batch["label"]).tolist() == [1000] * 10
     # Photos are smooth: neighbours differ by 0.23 to 0.25 deviations, in a wrong layout by 0.46 to 0.55.

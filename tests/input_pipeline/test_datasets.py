@@ -15,7 +15,7 @@ WITHOUT_FILES = ["digits", "synthetic"]
 def test_what_is_described_is_what_is_loaded(name):
     info = datasets.describe(name)
     assert info == datasets.facts(name) and info.name == name
-    for split, examples in (("train", info.train_examples), ("eval", info.eval_examples)):
+    for split, examples in (("train", info.train_examples), ("test", info.test_examples)):
         source = datasets.load(name, split)
         assert len(source) == examples
         assert source.image_shape == info.image_shape
@@ -49,8 +49,8 @@ def test_an_unknown_name_is_answered_with_the_known_ones(verb):
 
 
 def test_an_unknown_split_or_option_is_refused():
-    with pytest.raises(ValueError, match="split='test'.*train, eval"):
-        datasets.load("digits", "test")
+    with pytest.raises(ValueError, match="split='eval'.*train, test"):
+        datasets.load("digits", "eval")
     with pytest.raises(ValueError, match="'digits' takes no option 'classes'; it takes none"):
         datasets.describe("digits", classes=3)
     with pytest.raises(ValueError, match="no option 'size'; it takes image_shape, classes"):
@@ -59,7 +59,7 @@ def test_an_unknown_split_or_option_is_refused():
 
 def test_options_reach_the_data_set():
     assert datasets.describe("synthetic", image_shape=(8, 8, 1), classes=3).image_shape == (8, 8, 1)
-    assert len(datasets.load("synthetic", "eval", eval_examples=7)) == 7
+    assert len(datasets.load("synthetic", "test", test_examples=7)) == 7
 
 
 def test_missing_data_is_a_value_error_that_gives_the_command():

@@ -29,7 +29,7 @@ def test_the_splits_are_the_whole_and_share_nothing():
     bunch = load_digits()
     held_out = digits.held_out(bunch.target)
     kept = np.setdiff1d(np.arange(len(bunch.target)), held_out)
-    for split, indices in (("train", kept), ("eval", held_out)):
+    for split, indices in (("train", kept), ("test", held_out)):
         source = digits.load(split)
         batch = source.read(tf.range(len(source), dtype=tf.int64))
         assert np.array_equal(batch["image"][..., 0], bunch.images[indices])
@@ -39,7 +39,7 @@ def test_the_splits_are_the_whole_and_share_nothing():
 def test_the_facts_are_true():
     info = digits.describe()
     assert info == digits.facts()
-    assert (info.train_examples, info.eval_examples) == (len(digits.load("train")), len(digits.load("eval")))
+    assert (info.train_examples, info.test_examples) == (len(digits.load("train")), len(digits.load("test")))
     bunch = load_digits()
     assert info.classes == tuple(map(str, bunch.target_names))
     assert info.image_shape == (*bunch.images.shape[1:], 1)

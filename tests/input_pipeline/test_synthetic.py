@@ -36,8 +36,8 @@ def test_shapes_and_classes(shape, classes):
 
 def test_no_example_appears_twice_in_either_split():
     """Mutations: held-out examples from index 0; both noise images at the same strength."""
-    options = {"image_shape": (8, 8, 1), "train_examples": 4000, "eval_examples": 1000}
-    images = np.concatenate([read_all(split, **options)[0] for split in ("train", "eval")])
+    options = {"image_shape": (8, 8, 1), "train_examples": 4000, "test_examples": 1000}
+    images = np.concatenate([read_all(split, **options)[0] for split in ("train", "test")])
     assert len(np.unique(images.reshape(5000, -1), axis=0)) == 5000
 
 
@@ -49,8 +49,8 @@ def test_the_parts_fit_in_a_byte():
 
 def test_it_can_be_learnt_and_not_from_one_pixel():
     """The nearest class mean of the training images is right for the held-out ones; no single value tells."""
-    options = {"train_examples": 2000, "eval_examples": 500}
-    (images, labels), (held_out, truth) = (read_all(split, **options) for split in ("train", "eval"))
+    options = {"train_examples": 2000, "test_examples": 500}
+    (images, labels), (held_out, truth) = (read_all(split, **options) for split in ("train", "test"))
     images = images.reshape(2000, -1).astype(np.float32)
     held_out = held_out.reshape(500, -1).astype(np.float32)
     means = np.stack([images[labels == label].mean(axis=0) for label in range(10)])
@@ -62,7 +62,7 @@ def test_it_can_be_learnt_and_not_from_one_pixel():
 
 @pytest.mark.parametrize("options, words", [
     ({"classes": 0}, "classes=0"), ({"train_examples": 0}, "train_examples=0"),
-    ({"eval_examples": -1}, "eval_examples=-1"), ({"image_shape": (8, 0, 1)}, "width=0"),
+    ({"test_examples": -1}, "test_examples=-1"), ({"image_shape": (8, 0, 1)}, "width=0"),
     ({"seed": -1}, "seed=-1"),
 ])
 def test_options_out_of_range_are_refused_by_name(options, words):

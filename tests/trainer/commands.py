@@ -55,7 +55,7 @@ def without_data(model_dir: pathlib.Path, copy: pathlib.Path) -> pathlib.Path:
 
 def held_out() -> tuple[np.ndarray, np.ndarray]:
     """The images [360, 8, 8, 1] uint8 and labels [360] that the run is evaluated on."""
-    examples = datasets.load("digits", "eval").read(tf.range(360, dtype=tf.int64))
+    examples = datasets.load("digits", "test").read(tf.range(360, dtype=tf.int64))
     return examples["image"].numpy(), examples["label"].numpy()
 
 

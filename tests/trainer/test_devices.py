@@ -1,7 +1,7 @@
 """Laws of counting devices without TensorFlow: device files, else nvidia-smi, as CUDA_VISIBLE_DEVICES leaves them.
 
-Mutations, each of which turned tests here red: /dev/nvidiactl counted; a name that CUDA does not know skipped instead of
-ending the list; one name counted twice; nvidia-smi asked although there are device files.
+Mutations, each of which turned tests here red: /dev/nvidiactl counted; a name that CUDA does not know skipped instead
+of ending the list; a list that names a device twice counted; nvidia-smi asked although there are device files.
 """
 import pytest
 from wrong_commands import UNSET
@@ -33,22 +33,27 @@ def machine(tmp_path, monkeypatch):
     return machine
 
 
-LISTING = "GPU 0: NVIDIA H100 (UUID: GPU-a1)\n  MIG 1g.10gb Device 0: (UUID: MIG-b)\nGPU 1: NVIDIA H100 (UUID: GPU-a2)\n"
+LISTING = ("GPU 0: NVIDIA H100 (UUID: GPU-a1)\n  MIG 1g.10gb Device 0: (UUID: MIG-b)\n"
+           "GPU 1: NVIDIA H100 (UUID: GPU-a2)\n")
 
 
 @pytest.mark.parametrize("files, listing, count", [
     ("", None, 0), ("null nvidiactl nvidia-uvm nvidia-caps", None, 0), ("nvidia0 nvidiactl", None, 1),
-    ("nvidia0 nvidia1 nvidia10", None, 3), ("nvidia0", LISTING, 1), ("", LISTING, 2), ("", "No devices found.\n", 0)])
+    ("nvidia0 nvidia1 nvidia10", None, 3), ("nvidia0", LISTING, 1), ("", LISTING, 2),
+    ("", "No devices found.\n", 0)])
 def test_gpus_are_counted_by_device_files_and_else_by_nvidia_smi(files, listing, count, machine):
     machine(files, listing)
     assert devices.visible_gpus() == count
 
 
 @pytest.mark.parametrize("allowed, count", [
-    ("", 0), ("-1", 0), ("0", 1), ("0,1", 2), ("1, 0", 2), ("0,1,2,3", 4), ("0,1,2,3,4", 4), ("4,0", 0), ("0,-1,1", 1),
-    ("NoDevFiles", 0), ("none", 0), ("0,0", 1), ("GPU-a1", 1), ("GPU-a1,GPU-a2", 2), ("MIG-b", 1), ("0,,1", 1),
+    ("", 0), ("-1", 0), ("0", 1), ("0,1", 2), ("1, 0", 2), ("0,1,2,3", 4), ("0,1,2,3,4", 4), ("4,0", 0),
+    ("0,-1,1", 1),
+    ("NoDevFiles", 0), ("none", 0), ("0,0", 0), ("1,0,1", 0), ("1gpu,2", 2), ("GPU-a1", 1),
+    ("GPU-a1,GPU-a2", 2), ("MIG-b", 1), ("0,,1", 1),
     ("9" * 5000, 0)])
-def test_cuda_visible_devices_is_honoured_up_to_the_first_name_that_cuda_does_not_know(allowed, count, machine, monkeypatch):
+def test_cuda_visible_devices_is_honoured_up_to_the_first_name_that_cuda_does_not_know(allowed, count,
+                                                                                       machine, monkeypatch):
     machine("nvidia0 nvidia1 nvidia2 nvidia3")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
     assert devices.visible_gpus() == count
@@ -61,11 +66,13 @@ def test_the_default_is_every_visible_gpu(machine, monkeypatch):
     assert devices.plan(Config(strategy="one_device")).replicas == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
     assert devices.plan(Config()).strategy == "one_device"
-    assert (devices.plan(Config(num_gpus=0)).kind, devices.plan(Config(num_gpus=4, emulate=True)).kind) == ("CPU", "CPU")
+    assert (devices.plan(Config(num_gpus=0)).kind,
+            devices.plan(Config(num_gpus=4, emulate=True)).kind) == ("CPU", "CPU")
 
 
 @pytest.mark.parametrize("files, says", [
-    ("nvidia0", "--num_gpus=2, but 1 GPU is visible here; lower it, or add --emulate to run 2 replicas on the CPU"),
+    ("nvidia0",
+     "--num_gpus=2, but 1 GPU is visible here; lower it, or add --emulate to run 2 replicas on the CPU"),
     ("", "--num_gpus=2, but 0 GPUs are visible here")])
 def test_more_gpus_than_there_are_is_an_error_that_counts_them(files, says, machine):
     machine(files)
@@ -77,7 +84,8 @@ def test_more_gpus_than_there_are_is_an_error_that_counts_them(files, says, mach
 @pytest.mark.parametrize("files, variables, found", [
     ("", {}, ""), ("accel0 accel1", {}, "local"), ("accelerator", {}, ""), ("", {"TPU_NAME": "t"}, "t"),
     ("accel0", {"TPU_NAME": "t"}, "t"), ("", {"TPU_WORKER_HOSTNAMES": "a,b"}, "local"),
-    ("", {"KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS": "grpc://a:1"}, "grpc://a:1"), ("", {"COLAB_TPU_ADDR": "a:1"}, "grpc://a:1")])
+    ("", {"KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS": "grpc://a:1"}, "grpc://a:1"),
+    ("", {"COLAB_TPU_ADDR": "a:1"}, "grpc://a:1")])
 def test_auto_looks_for_a_tpu_in_the_usual_places(files, variables, found, machine, monkeypatch):
     machine(files)
     for name, value in variables.items():

@@ -2,8 +2,8 @@
 
 The rules of single values, of pairs of flags and of a resume are in the other test_errors_*.py.
 
-Mutations, each of which turned tests here red: TensorFlow imported in `resolve`; one_line left out of UserError; absl's own
-parsers for the evaluator's flags; --undefok let through; values shared by two parses; the message on stdout.
+Mutations, each of which turned tests here red: TensorFlow imported in `resolve`; one_line left out of UserError;
+absl's own parsers for the evaluator's flags; --undefok let through; values shared by two parses; the message on stdout.
 """
 import os
 import subprocess
@@ -13,7 +13,7 @@ import time
 import pytest
 from wrong_commands import ENVIRONMENT, ROOT, UNSET, check, each, run, wrong
 
-from trainer import config, flags
+from trainer import flags, recipes
 from trainer.rules import text_of
 
 LONG = "x" * 100_000
@@ -95,7 +95,20 @@ PREPARE = [wrong(*arguments, says=says, command="input_pipeline.prepare") for *a
     ("cifar10", "--output=D", "'cifar10' is not a flag"),
     ("--dataset=a\nb", "--output=D", "--dataset=a"),
 ]]
-TABLE = COMMAND_LINE + EVALUATOR + PREPARE
+PREDICT = [wrong(*arguments, says=says, command="trainer.predict") for *arguments, says in [
+    ("--model_dir=m", "no FILE is given"),
+    ("--step=5", "f", "--model_dir must name a run"),
+    ("--model_dir=m", "f", "--model_dir=m has no config.json"),
+    ("--model_dir=m", "--step=-1", "f", "--step=-1 must be the number of a step, best or latest"),
+    ("--model_dir=m", "--stp=5", "f", "--stp=5 is not a flag; did you mean --step?"),
+]]
+EXPORT = [wrong(*arguments, says=says, command="trainer.export") for *arguments, says in [
+    ("--model_dir=m", "--output must name the folder to write"),
+    ("--model_dir=m", "--output", "--output needs a value; write --output=VALUE"),
+    ("--model_dir=m", "--output=--step", "--output=--step must not begin with --"),
+    ("--model_dir=m", "--output=d", "--model_dir=m has no config.json"),
+]]
+TABLE = COMMAND_LINE + EVALUATOR + PREPARE + PREDICT + EXPORT
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +123,11 @@ def test_a_wrong_command_is_code_2_and_one_line(row, outcomes):
 
 @pytest.mark.parametrize("module, argument, says", [
     ("trainer.main", "--train_steps=-1", "trainer: --train_steps=-1 must be at least 0, such as 10\n"),
-    ("trainer.main", "--num_gpus=2", "trainer: --num_gpus=2, but 0 GPUs are visible here; lower it, or add --emulate to "
+    ("trainer.main", "--num_gpus=2",
+     "trainer: --num_gpus=2, but 0 GPUs are visible here; lower it, or add --emulate to "
                                      "run 2 replicas on the CPU\n"),
-    ("trainer.main", "--dataset=cifar10", "trainer: --data_dir=data: cifar10: no file data/cifar-10-batches-bin/"
+    ("trainer.main", "--dataset=cifar10",
+     "trainer: --data_dir=data: cifar10: no file data/cifar-10-batches-bin/"
      "data_batch_1.bin; get it with: python -m input_pipeline.prepare --dataset=cifar10 --output=data (or give the "
      "trainer --download)\n"),
     ("trainer.evaluator", "--poll_secs=x", "evaluator: --poll_secs=x must be a finite number, such as 5\n"),
@@ -128,8 +143,8 @@ def test_help_names_every_flag_with_its_default_on_lines_of_100_characters(tmp_p
     seconds, (code, out, err) = _timed("trainer.main", "--help", folder=tmp_path)
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 100
-    for name, field in config.FIELDS.items():
-        default = "" if field.default in (None, "", ()) else f"={text_of(field.default)}"
+    for name, value in vars(recipes.digits()).items():
+        default = "" if value in (None, "", ()) else f"={text_of(value)}"
         assert f"\n  --{name}{default} " in out
     assert "cifar10_tutorial" in out and "pad_crop:PADDING" in out
     assert not list(tmp_path.iterdir())
@@ -138,7 +153,8 @@ def test_help_names_every_flag_with_its_default_on_lines_of_100_characters(tmp_p
 
 def test_help_beside_a_wrong_flag_is_help():
     assert all(word.startswith("-") for word in flags.HELP)
-    done = subprocess.run([sys.executable, "-m", "trainer.main", "--seed=-1", "--help"], cwd=ROOT, capture_output=True,
+    done = subprocess.run([sys.executable, "-m", "trainer.main", "--seed=-1", "--help"], cwd=ROOT,
+                          capture_output=True,
                           text=True, timeout=60)
     assert done.returncode == 0 and done.stdout == flags.help_text() + "\n"
 
@@ -157,7 +173,8 @@ def test_a_flag_file_stands_for_the_flags_in_it(tmp_path):
 
 def test_the_home_folder_is_found_behind_a_flag(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert flags.parse(["main", "--model_dir=~/m", "--data_dir=~"]) == {"model_dir": "/home/me/m", "data_dir": "/home/me"}
+    assert flags.parse(["main", "--model_dir=~/m", "--data_dir=~"]) == {"model_dir": "/home/me/m",
+                                                                        "data_dir": "/home/me"}
 
 
 def _timed(module: str, argument: str, folder):
@@ -166,7 +183,8 @@ def _timed(module: str, argument: str, folder):
     seconds = []
     for _ in range(3):
         begun = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", module, argument], cwd=folder, capture_output=True, text=True,
+        done = subprocess.run([sys.executable, "-m", module, argument], cwd=folder, capture_output=True,
+                              text=True,
                               timeout=60, env={**environment, **ENVIRONMENT, "PYTHONPATH": str(ROOT)})
         seconds.append(time.monotonic() - begun)
     print(f"{module} {argument}: {min(seconds):.2f} s")

@@ -114,7 +114,7 @@ def test_a_wrong_description_of_the_data_is_an_error(run, change):
 def test_facts_and_settings_are_the_recorded_ones_but_for_the_devices(run):
     found = restored.find(str(run))
     assert found.info.image_shape == (8, 8, 1) and found.info.classes == ("zero", "one")
-    assert (found.info.train_examples, found.info.eval_examples) == (20, 4)
+    assert (found.info.train_examples, found.info.test_examples) == (20, 4)
     assert not found.config.xla and found.config.intra_op_threads == 0 and found.config.train_steps == 30
     assert found.config.model_dir == str(run)
 

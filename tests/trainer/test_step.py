@@ -17,7 +17,8 @@ def experiment(strategy=None, **changes) -> Experiment:
     """The digits recipe with a tiny batch, in this process."""
     config = dataclasses.replace(recipes.digits(), **{
         "model_dir": "/nonexistent", "classes": 10, "precision": "float32", "train_steps": 100, "train_epochs": 0.0,
-        "decay_steps": (100,), "global_batch_size": 16, "lr_schedule": "constant", **changes})
+        "decay_steps": (100,), "global_batch_size": 16, "lr_schedule": "constant", "weight_decay": 0.0,
+        "label_smoothing": 0.0, **changes})
     tf.keras.utils.set_random_seed(config.seed)
     run = Run(config=config, info=datasets.describe("digits"), plan=PLAN, recorded=None)
     return Experiment(run, strategy or tf.distribute.OneDeviceStrategy("/cpu:0"))
@@ -43,7 +44,7 @@ def reference_gradients(made: Experiment, step: int):
     return loss.numpy(), [g.numpy() for g in tape.gradient(loss, [v.value for v in made.model.trainable_variables])]
 
 
-@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+@pytest.mark.parametrize("clip_norm", [0.0, 0.1])
 def test_sgd_with_decay_and_clipping_by_hand(clip_norm):
     """w - rate * clip(gradient + wd * w): the decay term counts once and is clipped with the rest."""
     made = experiment(optimizer="sgd", learning_rate=0.1, weight_decay=0.01, clip_norm=clip_norm, ema_decay=0.0)

@@ -63,7 +63,8 @@ def each(table):
 def run(table: list[Wrong]) -> dict:
     """The outcome of every row, from one process."""
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}
-    done = subprocess.run([sys.executable, __file__], input=json.dumps([vars(row) for row in table]), text=True,
+    done = subprocess.run([sys.executable, __file__], input=json.dumps([vars(row) for row in table]),
+                          text=True,
                           capture_output=True, timeout=300, cwd=ROOT,
                           env={**environment, **ENVIRONMENT, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
@@ -110,7 +111,8 @@ def _outcome(row: dict) -> dict:
         os.environ.clear()
         os.environ.update(before)
         written = sorted(map(str, set(pathlib.Path().rglob("*")) - there))
-    return dict(code=code, out=out.getvalue(), err=err.getvalue(), raised=raised, seconds=seconds, written=written)
+    return dict(code=code, out=out.getvalue(), err=err.getvalue(), raised=raised, seconds=seconds,
+                written=written)
 
 
 def _passed(*_, **__):

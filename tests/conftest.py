@@ -1,6 +1,10 @@
 """Four logical CPU devices for every test process, set before anything else touches TensorFlow; the real data's place."""
+import fcntl
 import os
 import pathlib
+import subprocess
+import sys
+import tempfile
 
 import pytest
 
@@ -18,11 +22,21 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def cifar10() -> str:
-    """A folder that holds the real cifar-10-batches-bin; skips where there is none."""
-    place = os.environ.get("LOCKSTEP_TEST_DATA", "")
-    if not place or not pathlib.Path(place, "cifar-10-batches-bin").is_dir():
-        pytest.skip("needs the real CIFAR-10: set LOCKSTEP_TEST_DATA to a folder that holds cifar-10-batches-bin")
-    return place
+    """A folder that holds the real cifar-10-batches-bin; skips where there is none.
+
+    LOCKSTEP_TEST_DATA, or data beside the checkout, is such a folder, or has an unpack.py that makes one.
+    """
+    place = pathlib.Path(os.environ.get("LOCKSTEP_TEST_DATA") or pathlib.Path(__file__).parents[2] / "shared" / "data")
+    if (place / "cifar-10-batches-bin").is_dir():
+        return str(place)
+    if not (place / "unpack.py").is_file():
+        pytest.skip(f"needs the real CIFAR-10: set LOCKSTEP_TEST_DATA to a folder with cifar-10-batches-bin ({place} has none)")
+    made = pathlib.Path(tempfile.gettempdir(), f"lockstep-test-data-{os.getuid()}")
+    made.mkdir(mode=0o700, exist_ok=True)
+    with open(made / ".lock", "w") as lock:  # of several test processes one unpacks
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run([sys.executable, place / "unpack.py", made, "cifar10"], check=True, capture_output=True)
+    return str(made)
 
 
 @pytest.fixture(scope="session")

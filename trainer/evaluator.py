@@ -49,7 +49,8 @@ def main(argv: list[str]) -> int:
             raise UserError(f"{rest[0]!r} is not a flag; flags are written --name=value, see --help")
         if not values.model_dir:
             raise UserError("--model_dir must name the run to evaluate, such as --model_dir=runs/digits")
-        if values.run_once and resolve.read_recorded(values.model_dir) is None:
+        recorded = resolve.read_recorded(values.model_dir)
+        if values.run_once and recorded is None:
             raise UserError(f"--model_dir={values.model_dir} has no config.json: no run was started there; give another")
         return Watcher(values).watch()
     except UserError as error:

@@ -15,7 +15,7 @@ from models import registry
 from trainer import devices, manifest, names, recipes
 from trainer.config import FIELDS, Config, UserError
 from trainer.recorded import check_absent, merge, read_recorded
-from trainer.rules import LARGEST_INTEGER, shown, suggestion
+from trainer.rules import LARGEST_INTEGER, shown, suggestion, text_of
 
 # Which sums over replicas a strategy can be told to use; the other strategies have one of their own.
 ALL_REDUCE = {"mirrored": ("nccl", "hierarchical_copy", "reduction_to_one_device"),
@@ -260,6 +260,9 @@ def _last_checks(config: Config, info: datasets.Info, plan: devices.Plan) -> Con
         augment.check(config.augment, info.image_shape)
     except (ValueError, OverflowError) as error:
         raise UserError(f"--augment={shown(config.augment)} with --dataset={config.dataset}: {error}") from None
+    if config.profile_steps and config.profile_steps[1] > config.train_steps:
+        raise UserError(f"--profile_steps={text_of(config.profile_steps)} must end by the last step, "
+                        f"{config.train_steps}")
     if config.init_from and not _has_checkpoint(config.model_dir) and not _has_checkpoint(config.init_from):
         raise UserError(f"--init_from={shown(config.init_from)} must be a --model_dir with a checkpoint, or the "
                         "prefix of one (M/checkpoints/ckpt-00001000); nothing is there")

@@ -14,7 +14,7 @@ import os
 import pathlib
 import sys
 
-import numpy as np
+import tensorflow as tf
 
 from trainer import checkpoint, distribution, manifest, signals, summaries, watch
 from trainer import start as start_lib
@@ -158,6 +158,8 @@ class Trainer:
             # 5. Evaluation inside the trainer.
             with self.stopwatch.phase("evaluating"):
                 enough = evaluate and self.inline.run(step)
+            if step in config.profile_steps and self.chief:
+                self._profile(start=step == config.profile_steps[0])
             if step == last or enough:
                 return self._finish(step, COMPLETE if step == last else EARLY_STOP)
 
@@ -208,6 +210,13 @@ class Trainer:
         if every(step, config.histogram_steps, config.train_steps):
             summaries.histograms(events, step, metrics, self.experiment.model)
         events.flush()
+
+    def _profile(self, *, start: bool) -> None:
+        """Starts or ends TensorFlow's profiler, whose trace TensorBoard shows with its profile plugin."""
+        if start:
+            tf.profiler.experimental.start(os.path.join(self.config.model_dir, "train"))
+        elif self.start < self.config.profile_steps[0]:
+            tf.profiler.experimental.stop()
 
     def _save(self, step: int) -> None:
         if self.chief and self.keeper.last_saved != step:

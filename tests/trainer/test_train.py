@@ -71,3 +71,33 @@ def test_everything_that_the_tutorial_showed_is_in_tensorboard(tutorial):
                                   *(f"{name}/gradients" for name in variables)}
     assert tags["images"] == {"images"} and tags["text"] == {"configuration", "parameters"}
     assert b"conv1" in events.SerializedGraph()
+
+
+def test_profile_steps_leaves_a_trace_for_tensorboard(tmp_path):
+    run = runs.train(tmp_path, "--train_steps=12", "--profile_steps=4,8", "--summary_steps=0", "--histogram_steps=0")
+    assert [path.stat().st_size > 0 for path in (run.model_dir / "train").glob("plugins/profile/*/*.xplane.pb")] == [True]
+
+
+def test_a_warm_start_takes_the_moving_averages(tmp_path):
+    """--init_from: step 0, the other run's averages as weights, and it says so; another network is an error."""
+    first = runs.train(tmp_path / "a", "--train_steps=20", "--summary_steps=0", "--histogram_steps=0")
+    second = runs.train(tmp_path / "b", "--train_steps=1", "--learning_rate=0", "--weight_decay=0", "--summary_steps=0",
+                        "--histogram_steps=0", f"--init_from={first.model_dir}")
+    assert "warm start: 10 of 10 variables from the moving averages" in second.out
+    assert second.lines[-1]["step"] == 1
+    averages, weights = first.tensors(20), second.tensors(1)
+    for name in averages:
+        if name.startswith("ema/"):
+            assert (averages[name] == weights[name.replace("ema/", "model/")]).all(), name
+    wrong = runs.train(tmp_path / "c", "--train_steps=1", "--model=cifar10_tutorial", f"--init_from={first.model_dir}", code=2)
+    assert "has no variable of --model=cifar10_tutorial's name and shape" in wrong.err
+
+
+def test_softmax_and_locally_connected(tmp_path, fake_cifar10):
+    """The options that the tutorial asked of its reader train: probabilities, unshared filters."""
+    run = runs.train(tmp_path, "--recipe=cifar10_tutorial", f"--data_dir={fake_cifar10}", "--head=softmax",
+                     "--local=locally_connected", "--train_steps=2", "--log_steps=1", "--summary_steps=0",
+                     "--histogram_steps=0", "--eval_steps=0", "--global_batch_size=32")
+    assert "2,112,970" in run.out
+    assert run.lines[0]["cross_entropy"] == pytest.approx(2.3, abs=0.3)  # ln 10: all classes alike
+    assert run.lines[1]["skipped_steps"] == 0 and run.lines[1]["loss"] != run.lines[0]["loss"]

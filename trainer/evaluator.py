@@ -39,23 +39,17 @@ def define() -> absl_flags.FlagValues:
 
 def main(argv: list[str]) -> int:
     """Evaluates until training is done. Returns the exit code: 0, 2, 130 or 143."""
-    values = define()
-    if any(argument in ("--help", "-h", "-help") for argument in argv[1:]):
-        print(__doc__.strip() + "\n\n" + values.get_help())
-        return 0
-    try:
-        rest = flags.read(argv, values)
-        if rest:
-            raise UserError(f"{rest[0]!r} is not a flag; flags are written --name=value, see --help")
-        if not values.model_dir:
-            raise UserError("--model_dir must name the run to evaluate, such as --model_dir=runs/digits")
-        recorded = resolve.read_recorded(values.model_dir)
-        if values.run_once and recorded is None:
-            raise UserError(f"--model_dir={values.model_dir} has no config.json: no run was started there; give another")
-        return Watcher(values).watch()
-    except UserError as error:
-        print(f"evaluator: {error}", file=sys.stderr)
-        return 2
+    return flags.command(argv, define(), start, name="evaluator", doc=__doc__)
+
+
+def start(values: absl_flags.FlagValues, _: list[str]) -> int:
+    """Watches as the flags say."""
+    if not values.model_dir:
+        raise UserError("--model_dir must name the run to evaluate, such as --model_dir=runs/digits")
+    recorded = resolve.read_recorded(values.model_dir)
+    if values.run_once and recorded is None:
+        raise UserError(f"--model_dir={values.model_dir} has no config.json: no run was started there; give another")
+    return Watcher(values).watch()
 
 
 class Watcher:

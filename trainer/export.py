@@ -40,22 +40,16 @@ def define() -> absl_flags.FlagValues:
 
 def main(argv: list[str]) -> int:
     """Exports as `argv` says. Returns the exit code: 0 or 2."""
-    values = define()
-    if any(argument in flags.HELP for argument in argv[1:]):
-        print(__doc__.strip() + "\n\n" + values.get_help())
-        return 0
-    try:
-        rest = flags.read(argv, values)
-        if rest:
-            raise UserError(f"'{shown(rest[0])}' is not a flag; flags are written --name=value, see --help")
-        output = check_output(values.output)
-        found = restored.find(values.model_dir, values.step)
-        restored.say("export", found)
-        ready = restored.load(found)
-        write(ready, output)
-    except UserError as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 2
+    return flags.command(argv, define(), export, name="export", doc=__doc__)
+
+
+def export(values: absl_flags.FlagValues, _: list[str]) -> int:
+    """Exports as the flags say."""
+    output = check_output(values.output)
+    found = restored.find(values.model_dir, values.step)
+    restored.say("export", found)
+    ready = restored.load(found)
+    write(ready, output)
     sizes = ", ".join(map(str, found.info.image_shape))
     print(f"exported {ready} to {shown(output)}: {ready.task.input_name} [n, {sizes}] float32 in raw units "
           f"-> {ready.task.output_name} [n, {len(found.classes)}] float32")

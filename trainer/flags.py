@@ -7,7 +7,9 @@
 import contextlib
 import io
 import re
+import sys
 import textwrap
+from collections.abc import Callable
 
 from absl import flags
 
@@ -80,6 +82,25 @@ def read(argv: list[str], values: flags.FlagValues) -> list[str]:
         name = str(error).split("=", 1)[0]
         raise UserError(f"{shown(str(error).removesuffix(' does not take an argument'))} must be written {name}, "
                         "without a value") from None
+
+
+def command(argv: list[str], values: flags.FlagValues, run: Callable[[flags.FlagValues, list[str]], int], *, name: str,
+            doc: str, arguments: bool = False) -> int:
+    """A command's main: its help, its flags, `run(values, arguments)`, and a UserError as one line with code 2.
+
+    arguments: whether it takes what is no flag.
+    """
+    if any(argument in HELP for argument in argv[1:]):
+        print(doc.strip() + "\n\n" + values.get_help())
+        return 0
+    try:
+        rest = read(argv, values)
+        if rest and not arguments:
+            raise UserError(f"'{shown(rest[0])}' is not a flag; flags are written --name=value, see --help")
+        return run(values, rest)
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
 
 
 def _rule(flag: flags.Flag) -> Rule | None:

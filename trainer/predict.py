@@ -39,20 +39,16 @@ def define() -> absl_flags.FlagValues:
 
 def main(argv: list[str]) -> int:
     """Predicts as `argv` says. Returns the exit code: 0, or 2 if the command or a file was wrong."""
-    values = define()
-    if any(argument in flags.HELP for argument in argv[1:]):
-        print(__doc__.strip() + "\n\n" + values.get_help())
-        return 0
-    try:
-        files = flags.read(argv, values)
-        if not files:
-            raise UserError("no FILE is given; name the images to predict, such as 7.png")
-        found = restored.find(values.model_dir, values.step)
-        restored.say("predict", found)
-        return predict(found, files)
-    except UserError as error:
-        print(f"predict: {error}", file=sys.stderr)
-        return 2
+    return flags.command(argv, define(), start, name="predict", doc=__doc__, arguments=True)
+
+
+def start(values: absl_flags.FlagValues, files: list[str]) -> int:
+    """Predicts `files` as the flags say."""
+    if not files:
+        raise UserError("no FILE is given; name the images to predict, such as 7.png")
+    found = restored.find(values.model_dir, values.step)
+    restored.say("predict", found)
+    return predict(found, files)
 
 
 def predict(found: restored.Found, files: list[str]) -> int:

@@ -16,9 +16,8 @@ import sys
 
 import tensorflow as tf
 
-from trainer import checkpoint, distribution, manifest, signals, summaries, watch
+from trainer import checkpoint, distribution, signals, summaries, watch
 from trainer import start as start_lib
-from trainer.config import UserError
 from trainer.events import Events
 from trainer.experiment import Experiment, write_config
 from trainer.inline import InlineEvaluation

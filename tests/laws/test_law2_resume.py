@@ -6,7 +6,6 @@ checkpoint; the dropout's step is the process's own count.
 """
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -65,12 +64,11 @@ def test_fewer_devices_after_a_stop(tmp_path):
 
 
 def test_a_signal_in_the_imports_ends_at_once(tmp_path):
-    """There is nothing to save yet: exit code 143, and no --model_dir. The first line of main has been reached when the
-    process ignores nothing and dies of no default action: poll until its handler is installed."""
+    """There is nothing to save yet: exit code 143 as soon as the handler is there, and no --model_dir is left."""
     process = subprocess.Popen(runs.command("trainer.main", f"--model_dir={tmp_path / 'm'}"), cwd=runs.ROOT,
                                env=runs.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     runs.wait_for(lambda: runs.catches(process.pid, signal.SIGTERM), process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=25)
     assert process.returncode == 143, (out, err)
-    assert sys.platform == "linux"
+    assert not (tmp_path / "m").exists()

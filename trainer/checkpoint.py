@@ -9,6 +9,7 @@ name, flushes it to the disk, renames it into place, and renames the manifest la
 """
 import json
 import pathlib
+import shutil
 import threading
 
 import tensorflow as tf
@@ -125,9 +126,8 @@ def publish(folder: pathlib.Path, step: int, checkpoint: tf.train.Checkpoint) ->
     """Writes `checkpoint` under a temporary name, flushes it, renames it into place, the manifest last."""
     folder.mkdir(parents=True, exist_ok=True)
     work = folder / ".writing"
-    for left in work.glob("*"):  # of a save that was killed
-        left.unlink()
-    work.mkdir(exist_ok=True)
+    shutil.rmtree(work, ignore_errors=True)  # of a save that was killed
+    work.mkdir()
     checkpoint.write(str(work / prefix(folder, step).name))
     files = {}
     for path in files_of(work, step):

@@ -21,28 +21,34 @@ class InlineEvaluation:
     def __init__(self, run: Run, experiment: Experiment, *, say):
         self._run, self._experiment, self._say = run, experiment, say
         self._ledger = Ledger(run.config.model_dir, SPLIT, best=experiment.task.best)
-        self._evaluation = self._reporter = self._scores = None
+        self._evaluation = self._reporter = None
 
     @property
     def traces(self) -> int:
         return self._evaluation.traces if self._evaluation else 0
 
     def run(self, step: int) -> bool:
-        """Evaluates and reports; whether the last --early_stop_evals evaluations brought nothing better."""
-        config, experiment = self._run.config, self._experiment
+        """Evaluates and reports, unless that was done; whether the last --early_stop_evals brought nothing better."""
+        metric, scores = self._ledger.best_metric, {}
+        if step not in self._ledger.settled():
+            scores[step] = self._evaluate(step)[metric]
+        interval = self._run.config.eval_steps
+        for line in self._ledger.results():  # also those of earlier processes; of each step, the first kind of weights
+            if line["step"] <= step and line["step"] % interval == 0:
+                scores.setdefault(line["step"], line[metric])
+        best = max(scores, key=lambda s: (scores[s], -s), default=step)
+        return 0 < self._run.config.early_stop_evals <= sum(s > best for s in scores)
+
+    def _evaluate(self, step: int) -> dict:
+        """The results of the first kind of weights; the chief reports those of all kinds."""
+        experiment = self._experiment
         if self._evaluation is None:
-            self._evaluation = evaluation(config, self._run.info, experiment.strategy, SPLIT)
+            self._evaluation = evaluation(self._run.config, self._run.info, experiment.strategy, SPLIT)
         results = {kind: self._evaluation.run({path: value.read_value() for path, value in weights.items()})
                    for kind, weights in experiment.weights().items()}
-        first = next(iter(results))
-        if self._scores is None:  # what earlier processes of this run have found
-            self._scores = {line["step"]: line[self._ledger.best_metric] for line in self._ledger.results()
-                            if line["weights"] == first and line["step"] < step and line["step"] % config.eval_steps == 0}
-        self._scores[step] = results[first][self._ledger.best_metric]
         if self._run.plan.is_chief:
             self._report(step, results)
-        best = max(self._scores, key=lambda s: (self._scores[s], -s))
-        return 0 < config.early_stop_evals <= sum(s > best for s in self._scores)
+        return next(iter(results.values()))
 
     def _report(self, step: int, results: dict) -> None:
         try:

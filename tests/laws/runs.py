@@ -80,6 +80,25 @@ def worst_difference(run: Outcome, reference: Outcome, step: int) -> dict[str, f
     return found
 
 
+TIMES = ("examples_per_second", "data_wait_fraction")  # of the clock, not of the run
+
+
+def told(run: Outcome) -> tuple[list, dict]:
+    """What a run told of itself and does not depend on the clock: the metrics lines, the scalars in TensorBoard."""
+    lines = [{name: value for name, value in line.items() if name not in TIMES} for line in run.lines]
+    shown = {tag: points for tag, points in scalars(run.model_dir / "train").items() if tag not in TIMES}
+    return lines, shown
+
+
+def scalars(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows in a folder of event files: (step, value) by tag, in the order of the files."""
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    return {tag: [(event.step, event.tensor_proto.float_val[0]) for event in events.Tensors(tag)]
+            for tag in events.PluginTagToContent("scalars")}
+
+
 def wait_for(condition, process: subprocess.Popen | None = None, seconds: float = 240) -> None:
     """Polls until `condition()`; fails when `process` ends first, or after so many seconds."""
     end = time.monotonic() + seconds

@@ -85,6 +85,15 @@ def test_a_crash_between_any_two_file_operations(tmp_path, monkeypatch):
     assert manifest.newest_whole(folder)[0] >= 2 and not list((folder / ".writing").iterdir())
 
 
+def test_what_a_killed_save_left_is_in_nobodys_way(tmp_path):
+    """TensorFlow writes into a folder of its own first, which a kill in the middle of it leaves."""
+    left = tmp_path / ".writing" / "ckpt-00000001_temp"
+    left.mkdir(parents=True)
+    (left / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
+    checkpoint.publish(tmp_path, 2, checkpoint._trackable(state(1.0)))
+    assert manifest.newest_whole(tmp_path) == (2, []) and list((tmp_path / ".writing").iterdir()) == []
+
+
 def test_an_error_of_a_save_is_raised_by_the_next(keeper, monkeypatch):
     keep, _ = keeper
     monkeypatch.setattr(checkpoint, "publish", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))

@@ -22,6 +22,9 @@ DAMAGE = "tests/laws/test_law3_damage.py"
 EXAMPLES = "tests/laws/test_law5_every_example.py"
 CHECKPOINTS = "tests/laws/test_law5_every_checkpoint.py::test_once_in_order_also_after_a_kill"
 TRACES = "tests/laws/test_law9_traces.py"
+KILL = "tests/laws/test_law2_kill.py"
+CHECKPOINT = "tests/trainer/test_checkpoint.py"
+PIPELINE = "tests/input_pipeline/test_pipeline.py"
 STEP = "tests/trainer/test_step.py"
 
 
@@ -51,8 +54,14 @@ MUTATIONS = (
     Mutation("dropout masks by replica", "trainer/step.py", "first_row=batch[\"row\"][0], updates",
              "first_row=0 * batch[\"row\"][0], updates", TWO),
     Mutation("every micro-batch the first rows", "trainer/step.py", "value[k * rows:(k + 1) * rows]", "value[:rows]", MICRO),
-    Mutation("distortions by place in the replica", "input_pipeline/pipeline.py",
-             "        row = tf.range(rows.start, rows.stop)\n", "        row = tf.range(rows.stop - rows.start)\n", TWO),
+    Mutation("distortions by place in the worker", "input_pipeline/pipeline.py",
+             "        row = tf.range(rows.start, rows.stop)\n", "        row = tf.range(rows.stop - rows.start)\n", PIPELINE),
+    Mutation("a killed save's folder is in the way", "trainer/checkpoint.py",
+             "    shutil.rmtree(work, ignore_errors=True)  # of a save that was killed\n    work.mkdir()\n",
+             "    work.mkdir(exist_ok=True)\n    for left in work.iterdir():\n        left.unlink()\n", CHECKPOINT),
+    Mutation("lines beyond the checkpoint stay", "trainer/train.py", "            self.metrics.drop_after(start)\n",
+             "            pass\n", KILL),
+    Mutation("no evaluation after a kill", "trainer/train.py", "enough = step > 0 and every(", "enough = False and every(", KILL),
     Mutation("data starts again at batch 0", "trainer/experiment.py", "start_step=start_step,", "start_step=0,", STOP),
     Mutation("averages of the losses not saved", "trainer/state.py", "self.step, self.loss_averages,", "self.step,", STOP),
     Mutation("moving averages not saved", "trainer/state.py",

@@ -7,11 +7,12 @@ resume at any step gives the same tail. Law 5: an evaluation takes every example
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from input_pipeline import augment, datasets, pipeline, sources
 
+QUICK = (Phase.explicit, Phase.reuse, Phase.generate)  # no shrinking: every example builds a dataset
 BATCH = 24  # divides by 1, 2, 3, 4, 6, 8
 TEXT = "crop:6,flip,brightness:63,contrast:0.2:1.8,standardize"
 AUGMENTATION = augment.parse(TEXT)
@@ -51,7 +52,7 @@ def assert_equal(batches, expected):
             assert np.array_equal(batch[name], other[name]), name
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6, deadline=None, phases=QUICK)
 @given(split=st.sampled_from([(2, 1), (2, 2), (3, 1), (4, 2), (6, 3), (8, 1), (24, 2)]),
        seed=st.integers(0, 2**63 - 1), start_step=st.integers(0, 10**6))
 def test_any_split_gives_the_same_global_batches(split, seed, start_step):
@@ -61,7 +62,7 @@ def test_any_split_gives_the_same_global_batches(split, seed, start_step):
     assert_equal(global_batches(*split, 2, seed=seed, start_step=start_step), expected)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6, deadline=None, phases=QUICK)
 @given(start_step=st.integers(0, 12), replicas=st.sampled_from([1, 2, 4]))
 def test_a_resume_at_any_step_gives_the_same_tail(start_step, replicas):
     """Three epochs long. Mutations: counter from 0; random numbers by batches since the start."""
@@ -97,7 +98,7 @@ def test_shapes_are_static_and_training_never_ends(replicas, workers):
     assert evaluation.element_spec == dataset.element_spec | {"mask": tf.TensorSpec([rows], tf.float32)}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, phases=QUICK)
 @given(examples=st.integers(1, 60), rows=st.integers(1, 9),
        split=st.sampled_from([(1, 1), (2, 1), (4, 2), (8, 2)]))
 def test_an_evaluation_takes_every_example_once_over_all_replicas(examples, rows, split):

@@ -9,6 +9,7 @@ name, flushes it to the disk, renames it into place, and renames the manifest la
 """
 import json
 import pathlib
+import re
 import shutil
 import threading
 
@@ -17,18 +18,18 @@ import tensorflow as tf
 from trainer.config import UserError
 from trainer.manifest import delete, files_of, prefix, published, sha256, sync
 
+SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # of the name that TensorFlow gives a variable in a checkpoint
+
 
 def restore(folder: pathlib.Path, step: int, variables: dict) -> None:
     """Reads a whole checkpoint into `variables`, all of them. UserError if it is not of this network and optimizer."""
     path = str(prefix(folder, step))
-    there = {name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE"): tuple(shape)
-             for name, shape in tf.train.load_checkpoint(path).get_variable_to_shape_map().items()
-             if not name.startswith("_CHECKPOINTABLE")}
-    wanted = {f"{group}/{_escape(name)}": tuple(v.shape) for group, part in variables.items() for name, v in part.items()}
+    there = {(group, name): tuple(shape) for (group, name), shape in _contents(tf.train.load_checkpoint(path)).items()}
+    wanted = {(group, name): tuple(v.shape) for group, part in variables.items() for name, v in part.items()}
     if there != wanted:
         differing = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
         first = differing[0]
-        raise UserError(f"checkpoint {path} does not fit this run: {first.replace('.S', '/')} is "
+        raise UserError(f"checkpoint {path} does not fit this run: {'/'.join(first)} is "
                         f"{there.get(first, 'absent')} there and {wanted.get(first, 'absent')} here "
                         f"({len(differing)} differ); give another --model_dir")
     _trackable(variables).read(path).assert_consumed()
@@ -38,11 +39,8 @@ def tensors(folder: pathlib.Path, step: int) -> dict[str, dict]:
     """A checkpoint's tensors by group and path, as restore takes them, as NumPy arrays."""
     reader = tf.train.load_checkpoint(str(prefix(folder, step)))
     found: dict[str, dict] = {}
-    for name in reader.get_variable_to_shape_map():
-        if name.startswith("_CHECKPOINTABLE"):
-            continue
-        group, path = name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").split("/", 1)
-        found.setdefault(group, {})[path.replace(".S", "/")] = reader.get_tensor(name)
+    for group, name in _contents(reader):
+        found.setdefault(group, {})[name] = reader.get_tensor(f"{group}/{_escape(name)}{SUFFIX}")
     return found
 
 
@@ -145,6 +143,14 @@ def publish(folder: pathlib.Path, step: int, checkpoint: tf.train.Checkpoint) ->
 
 def _trackable(variables: dict) -> tf.train.Checkpoint:
     return tf.train.Checkpoint(**{group: dict(part) for group, part in variables.items()})
+
+
+def _contents(reader) -> dict[tuple[str, str], list[int]]:
+    """The shapes of a checkpoint's tensors by (group, path)."""
+    shapes = {name.removesuffix(SUFFIX): shape for name, shape in reader.get_variable_to_shape_map().items()
+              if name.endswith(SUFFIX)}
+    return {(group, re.sub(r"\.([.S])", lambda match: "/" if match[1] == "S" else ".", path)): shape
+            for (group, path), shape in ((name.split("/", 1), shape) for name, shape in shapes.items())}
 
 
 def _escape(name: str) -> str:

@@ -42,7 +42,3 @@ class State:
                 self.step, self.loss_averages, self.epoch_sums, self.skipped, self.skipped_in_row, self.loss_scale,
                 self.good_steps)},
         }
-
-    def parameters(self) -> int:
-        """The number of trainable weights."""
-        return sum(int(tf.size(v.value)) for v in self.model.trainable_variables)

@@ -12,7 +12,7 @@ from trainer.config import UserError
 
 
 def state(value: float) -> dict:
-    return {"model": {"conv1/kernel": tf.Variable(tf.fill([3, 2], value)), "a.b/c": tf.Variable(value)},
+    return {"model": {"conv1/kernel": tf.Variable(tf.fill([3, 2], value)), "a.Sb/c": tf.Variable(value)},
             "trainer": {"step": tf.Variable(int(value), dtype=tf.int64)}}
 
 
@@ -33,6 +33,7 @@ def test_round_trip(keeper, tmp_path):
     assert np.array_equal(other["model"]["conv1/kernel"], np.ones([3, 2])) and int(other["trainer"]["step"]) == 1
     found = checkpoint.tensors(keep.folder, 10)
     assert np.array_equal(found["model"]["conv1/kernel"], np.ones([3, 2]))
+    assert found.keys() == other.keys() and all(found[group].keys() == other[group].keys() for group in found)
     # What INTERFACE promises: TensorFlow's own reader reads it.
     names = [name for name, _ in tf.train.list_variables(str(manifest.prefix(keep.folder, 10)))]
     assert "model/conv1.Skernel/.ATTRIBUTES/VARIABLE_VALUE" in names

@@ -7,7 +7,7 @@ beside --tpu=auto refused; hierarchical_copy allowed on three replicas; any numb
 import json
 
 import pytest
-from wrong_commands import ENVIRONMENT, UNSET, check, each, run, wrong
+from wrong_commands import alone, check, each, run, wrong
 
 from trainer import flags, resolve
 
@@ -181,11 +181,7 @@ def test_what_cannot_work_names_both(row, outcomes):
 @pytest.fixture
 def resolved(tmp_path, monkeypatch):
     """Resolves flags in an empty folder on a machine without GPUs, TPUs and cluster."""
-    monkeypatch.chdir(tmp_path)
-    for name in UNSET:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+    alone(tmp_path, monkeypatch)
     return lambda *arguments: resolve.resolve(flags.parse(["main", *arguments]))
 
 

@@ -11,7 +11,7 @@ import pathlib
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from wrong_commands import ENVIRONMENT, UNSET
+from wrong_commands import alone
 
 from trainer import flags, resolve
 from trainer.config import FIELDS, TRANSIENT, UserError, rule
@@ -31,11 +31,7 @@ LOOSE = {int: st.integers(), float: FINITE, "ints": st.lists(st.integers(), max_
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty folder, the current one, on a machine without GPUs, TPUs and cluster."""
-    monkeypatch.chdir(tmp_path)
-    for name in UNSET:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+    alone(tmp_path, monkeypatch)
     (tmp_path / "m").mkdir()
     return tmp_path
 

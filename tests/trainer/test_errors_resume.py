@@ -8,7 +8,7 @@ import dataclasses
 import json
 
 import pytest
-from wrong_commands import ENVIRONMENT, UNSET, check, each, run, wrong
+from wrong_commands import alone, check, each, run, wrong
 
 from trainer import flags, recorded, resolve
 from trainer.config import FIELDS, TRANSIENT, may_change
@@ -113,11 +113,7 @@ def test_a_resume_that_cannot_be(row, outcomes):
 @pytest.fixture
 def resumed(tmp_path, monkeypatch):
     """resumed(*flags, **recorded): the run that the flags make of the one in m."""
-    monkeypatch.chdir(tmp_path)
-    for name in UNSET:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+    alone(tmp_path, monkeypatch)
     (tmp_path / "m").mkdir()
 
     def resumed(*arguments: str, **changes) -> resolve.Run:

@@ -34,6 +34,15 @@ ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": ""}
 UNSET = ("TF_CONFIG", "TPU_NAME", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS", "COLAB_TPU_ADDR", "TPU_WORKER_HOSTNAMES")
 
 
+def alone(folder: pathlib.Path, monkeypatch) -> None:
+    """From now on the current folder is `folder`, on a machine without GPUs, TPUs and cluster."""
+    monkeypatch.chdir(folder)
+    for name in UNSET:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+
+
 @dataclasses.dataclass(eq=False)  # a key by identity
 class Wrong:
     """A wrong command. says: what its line must hold, pieces separated by " | ". files: there before it runs, by path;

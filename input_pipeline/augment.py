@@ -89,12 +89,12 @@ def parse(text: str) -> Augmentation:
     return Augmentation(tuple((item, _parse_item(item)) for item in items))
 
 
-def check(text: str, image_shape: Shape) -> Shape:
-    """Shape of images of `image_shape` (height, width, channels) after the augmentation `text`.
+def check(text: str, input_shape: Shape) -> Shape:
+    """Shape of images of `input_shape` (height, width, channels) after the augmentation `text`.
 
     Raises ValueError in one line that names the operation, its value and the rule. Imports no TensorFlow.
     """
-    return parse(text).output_shape(tuple(image_shape))
+    return parse(text).output_shape(tuple(input_shape))
 
 
 def usage(name: str) -> str:

@@ -36,7 +36,7 @@ def paths(data_dir: str, split: str) -> tuple[str, ...]:
 def facts() -> Info:
     """The facts of the data set as it is published."""
     return Info(name="cifar10", train_examples=RECORDS_A_FILE * len(FILES["train"]),
-                test_examples=RECORDS_A_FILE * len(FILES["test"]), image_shape=IMAGE_SHAPE, classes=CLASSES)
+                test_examples=RECORDS_A_FILE * len(FILES["test"]), input_shape=IMAGE_SHAPE, classes=CLASSES)
 
 
 def describe(data_dir: str | None = None) -> Info:

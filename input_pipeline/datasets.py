@@ -28,7 +28,7 @@ class Info:
     name: str
     train_examples: int
     test_examples: int
-    image_shape: tuple[int, int, int]  # height, width, channels
+    input_shape: tuple[int, int, int]  # height, width, channels
     classes: tuple[str, ...]  # class names in label order
     files: tuple[str, ...] = ()  # paths that it is read from; none where it ships inside a dependency
 

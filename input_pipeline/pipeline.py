@@ -10,7 +10,7 @@ start_step + k // local_replicas and to its replica number k % local_replicas. W
                                  **pipeline.share(input_context))
     iterator = iter(pipeline.distribute(strategy, make_dataset))
     batch = next(iterator)
-    # {"image": float32 [b,h,w,c], "label": int32 [b], "index": int64 [b], "row": int32 [b]}
+    # {"input": float32 [b,h,w,c], "label": int32 [b], "index": int64 [b], "row": int32 [b]}
 """
 
 from collections.abc import Callable
@@ -50,8 +50,8 @@ def training(source: Source, augmentation: Augmentation, *, seed: int, batch_siz
         index = index[rows.start:rows.stop]
         row = tf.range(rows.start, rows.stop)
         examples = source.read(index)
-        image = augmentation.train(examples["image"], seed=seed, step=step, rows=row, batch_size=batch_size)
-        return {"image": image, "label": examples["label"], "index": index, "row": row}
+        image = augmentation.train(examples["input"], seed=seed, step=step, rows=row, batch_size=batch_size)
+        return {"input": image, "label": examples["label"], "index": index, "row": row}
 
     steps = tf.data.Dataset.counter(start_step)
     return _replica_batches(steps, batch, local_replicas, threads, prefetch_steps)
@@ -71,7 +71,7 @@ def evaluation(source: Source, augmentation: Augmentation, *, batch_size: int, r
         index, mask = order.sequential(step, batch_size=batch_size, examples=len(source))
         index, mask = index[rows.start:rows.stop], mask[rows.start:rows.stop]
         examples = source.read(index)
-        return {"image": augmentation.evaluate(examples["image"]), "label": examples["label"], "index": index,
+        return {"input": augmentation.evaluate(examples["input"]), "label": examples["label"], "index": index,
                 "row": tf.range(rows.start, rows.stop), "mask": tf.cast(mask, tf.float32)}
 
     steps = tf.data.Dataset.range(-(-len(source) // batch_size))

@@ -4,7 +4,7 @@ A source knows nothing of order, batches or distortions. `read` is called inside
 graph, with the indices that one worker needs; it returns whole, undistorted examples.
 
     source = sources.Arrays(images, labels, classes=("cat", "dog"))
-    source.read(tf.constant([3, 1], tf.int64))   # {"image": uint8 [2,h,w,c], "label": int32 [2]}
+    source.read(tf.constant([3, 1], tf.int64))   # {"input": uint8 [2,h,w,c], "label": int32 [2]}
 """
 
 from typing import Protocol
@@ -16,14 +16,14 @@ import tensorflow as tf
 class Source(Protocol):
     """What the pipeline asks of a data set: a length, a shape, class names, and examples by index."""
 
-    image_shape: tuple[int, int, int]  # height, width, channels
+    input_shape: tuple[int, int, int]  # height, width, channels
     classes: tuple[str, ...]  # class names; a label is an index into them
 
     def __len__(self) -> int:
         """How many examples there are; indices run from 0 to len - 1."""
 
     def read(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
-        """{"image": any number type [b, h, w, c], "label": int32 [b]} of `indices`, int64 [b]."""
+        """{"input": any number type [b, h, w, c], "label": int32 [b]} of `indices`, int64 [b]."""
 
 
 class Arrays:
@@ -48,7 +48,7 @@ class Arrays:
         with tf.device("CPU:0"):
             self._images = tf.constant(images)
             self._labels = tf.constant(labels, tf.int32)
-        self.image_shape = tuple(int(size) for size in images.shape[1:])
+        self.input_shape = tuple(int(size) for size in images.shape[1:])
         self.classes = tuple(classes)
 
     def __len__(self) -> int:
@@ -56,4 +56,4 @@ class Arrays:
 
     def read(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
         """Images and labels of `indices`, int64 [b]; see `Source.read`."""
-        return {"image": tf.gather(self._images, indices), "label": tf.gather(self._labels, indices)}
+        return {"input": tf.gather(self._images, indices), "label": tf.gather(self._labels, indices)}

@@ -6,7 +6,7 @@ a bank of 256 by the example's index, the first at twice its strength. So the fi
 class are all different. Held-out examples follow the training examples in the series: they share patterns
 and no example.
 
-    source = synthetic.load("train", image_shape=(32, 32, 3), classes=10)
+    source = synthetic.load("train", input_shape=(32, 32, 3), classes=10)
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ CELLS = 4  # a pattern has CELLS x CELLS cells
 PATTERN, NOISE = 63, 64  # highest values of the parts; pattern + 2 * noise + noise fits in a byte
 
 
-def facts(*, image_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10, train_examples: int = 50_000,
+def facts(*, input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10, train_examples: int = 50_000,
           test_examples: int = 10_000, seed: int = 0) -> Info:
     """The facts of the data set with these options; `seed` chooses patterns and noise.
 
     Raises ValueError where an option is out of its range.
     """
     values = {"classes": classes, "train_examples": train_examples, "test_examples": test_examples}
-    values |= dict(zip(("height", "width", "channels"), image_shape, strict=True))
+    values |= dict(zip(("height", "width", "channels"), input_shape, strict=True))
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"dataset='synthetic': {name}={value} must be at least 1")
     if seed < 0:
         raise ValueError(f"dataset='synthetic': seed={seed} must be at least 0")
     return Info(name="synthetic", train_examples=train_examples, test_examples=test_examples,
-                image_shape=tuple(image_shape), classes=tuple(f"class {k}" for k in range(classes)))
+                input_shape=tuple(input_shape), classes=tuple(f"class {k}" for k in range(classes)))
 
 
 def describe(data_dir: str | None = None, **options) -> Info:
@@ -62,18 +62,18 @@ class Synthetic:
     def __init__(self, info: Info, *, first: int, examples: int, seed: int):
         import tensorflow as tf
 
-        self.image_shape = info.image_shape
+        self.input_shape = info.input_shape
         self.classes = info.classes
         self._first = first
         self._examples = examples
-        height, width, channels = info.image_shape
+        height, width, channels = info.input_shape
         generator = np.random.Philox(seed)
         cells = _bytes(generator, PATTERN, (len(info.classes), CELLS, CELLS, channels))
         # Nearest neighbour: pixel y belongs to cell y * CELLS // height.
         patterns = cells[:, np.arange(height) * CELLS // height][:, :, np.arange(width) * CELLS // width]
         with tf.device("CPU:0"):
             self._patterns = tf.constant(patterns)
-            self._noise = tf.constant(_bytes(generator, NOISE, (BANK, *info.image_shape)))
+            self._noise = tf.constant(_bytes(generator, NOISE, (BANK, *info.input_shape)))
 
     def __len__(self) -> int:
         return self._examples
@@ -87,7 +87,7 @@ class Synthetic:
         number //= len(self.classes)
         first, second = (tf.gather(self._noise, pick % BANK) for pick in (number, number // BANK))
         image = tf.gather(self._patterns, label) + 2 * first + second
-        return {"image": image, "label": tf.cast(label, tf.int32)}
+        return {"input": image, "label": tf.cast(label, tf.int32)}
 
 
 def _bytes(generator: np.random.Philox, highest: int, shape: tuple[int, ...]) -> np.ndarray:

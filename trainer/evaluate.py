@@ -48,7 +48,7 @@ class Evaluation:
 
     def first_images(self, count: int = 3):
         """The first images as the network sees them, float32 [count, h, w, c]."""
-        images = self._source.read(tf.range(count, dtype=tf.int64))["image"]
+        images = self._source.read(tf.range(count, dtype=tf.int64))["input"]
         return self._augmentation.evaluate(images).numpy()
 
     def _sum_up(self, iterator):
@@ -57,7 +57,7 @@ class Evaluation:
         names = []
 
         def replica(batch):
-            outputs = self.model(batch["image"], training=False)
+            outputs = self.model(batch["input"], training=False)
             values = {"examples": tf.ones_like(batch["mask"]), "loss": self._task.evaluation_losses(outputs, batch),
                       **self._task.sums(outputs, batch)}
             names[:] = values

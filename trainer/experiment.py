@@ -28,7 +28,7 @@ FIRST_LOSS_SCALE = 2.0**15  # of float16
 def build_model(config: Config, info: datasets.Info) -> keras.Model:
     """The network of `config` for this data set's images. UserError if it does not fit them."""
     try:
-        return registry.build(config.model, input_shape=augment.check(config.augment, info.image_shape),
+        return registry.build(config.model, input_shape=augment.check(config.augment, info.input_shape),
                               classes=config.classes, head=config.head, local=config.local,
                               sync_batch_norm=config.sync_batch_norm)
     except ValueError as error:
@@ -111,7 +111,7 @@ def write_config(config: Config, info: datasets.Info) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     values = {name: value for name, value in vars(config).items() if name not in TRANSIENT}
     versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "absl-py", "tensorboard")}
-    data = {"name": info.name, "image_shape": info.image_shape, "classes": info.classes,
+    data = {"name": info.name, "input_shape": info.input_shape, "classes": info.classes,
             "examples": {"train": info.train_examples, "test": info.test_examples}}
     text = json.dumps({"config": values, "data": data, "versions": {"python": platform.python_version(), **versions},
                        "git_revision": _git_revision()}, indent=1)

@@ -50,7 +50,7 @@ def export(values: absl_flags.FlagValues, _: list[str]) -> int:
     restored.say("export", found)
     ready = restored.load(found)
     write(ready, output)
-    sizes = ", ".join(map(str, found.info.image_shape))
+    sizes = ", ".join(map(str, found.info.input_shape))
     print(f"exported {ready} to {shown(output)}: {ready.task.input_name} [n, {sizes}] float32 in raw units "
           f"-> {ready.task.output_name} [n, {len(found.classes)}] float32")
     return 0

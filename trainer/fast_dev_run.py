@@ -122,7 +122,7 @@ def predict(model_dir: str, export: str) -> None:
     example = experiment.load(found.config, "test").read(tf.constant([0], tf.int64))
     task = experiment.build_task(found.config)
     serve = tf.saved_model.load(export).signatures["serving_default"]
-    answer = serve(**{task.input_name: tf.cast(example["image"], tf.float32)})[task.output_name].numpy()
+    answer = serve(**{task.input_name: tf.cast(example["input"], tf.float32)})[task.output_name].numpy()
     assert answer.shape == (1, len(found.classes)) and np.isfinite(answer).all(), answer
     print(task.answer(answer[0], found.classes))
 

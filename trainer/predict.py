@@ -61,7 +61,7 @@ def predict(found: restored.Found, files: list[str]) -> int:
         return 2
     ready = restored.load(found)
     print(f"predict: {ready}", file=sys.stderr, flush=True)
-    images = Images(found.info.image_shape)
+    images = Images(found.info.input_shape)
     for batch in images.batches(files):
         rows = ready.serve(np.stack([image for _, image in batch]))[ready.task.output_name].numpy()
         for (path, _), row in zip(batch, rows, strict=True):

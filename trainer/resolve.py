@@ -257,7 +257,7 @@ def _last_checks(config: Config, info: datasets.Info, plan: devices.Plan) -> Con
         raise UserError(f"--profile_steps={shown(config.profile_steps)} must end within the run, "
                         f"--train_steps={config.train_steps}; lower it")
     try:
-        augment.check(config.augment, info.image_shape)
+        augment.check(config.augment, info.input_shape)
     except (ValueError, OverflowError) as error:
         raise UserError(f"--augment={shown(config.augment)} with --dataset={config.dataset}: {error}") from None
     if config.profile_steps and config.profile_steps[1] > config.train_steps:

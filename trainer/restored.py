@@ -173,7 +173,7 @@ def load(found: Found) -> Restored:
     task, augmentation = experiment.build_task(config), augment.parse(config.augment)
 
     @tf.function(autograph=False, input_signature=[
-        tf.TensorSpec([None, *info.image_shape], tf.float32, name=task.input_name)])
+        tf.TensorSpec([None, *info.input_shape], tf.float32, name=task.input_name)])
     def serve(batch):
         outputs = model(augmentation.evaluate(batch), training=False)
         return {task.output_name: task.predictions(outputs)}
@@ -203,12 +203,12 @@ def _read_info(model_dir: str) -> datasets.Info:
     path = pathlib.Path(model_dir, "config.json")
     try:
         data = json.loads(path.read_text())["data"]
-        shape, classes = tuple(data["image_shape"]), tuple(data["classes"])
+        shape, classes = tuple(data["input_shape"]), tuple(data["classes"])
         if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
-            raise ValueError(f"image_shape is {shape}")
+            raise ValueError(f"input_shape is {shape}")
         if not classes or not all(isinstance(name, str) for name in classes):
             raise ValueError(f"classes is {classes}")
-        return datasets.Info(name=data["name"], image_shape=shape, classes=classes,
+        return datasets.Info(name=data["name"], input_shape=shape, classes=classes,
                              train_examples=data["examples"]["train"], test_examples=data["examples"]["test"])
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{shown(path)} does not describe the data set ({type(error).__name__}: {error}); "

@@ -144,7 +144,7 @@ def _micro_batch(forward, task, weights, config, batch, step, scale, updates):
     """(gradients, sum of losses, sums of metrics, updates, extras) of one micro-batch; `updates` goes on from before."""
     with layers.replica_step(seed=config.seed, step=step, first_row=batch["row"][0], updates=list(updates)) as context:
         with tf.GradientTape() as tape:
-            outputs, extras = forward(batch["image"])
+            outputs, extras = forward(batch["input"])
             losses = task.losses(outputs, batch)
             # Over the global batch, so that the sum over replicas and micro-batches is the mean.
             objective = tf.reduce_sum(losses) / config.global_batch_size * scale

@@ -37,17 +37,17 @@ def test_records_are_a_label_and_three_planes(data_dir):
     y, x, c = np.meshgrid(np.arange(32), np.arange(32), np.arange(3), indexing="ij")
     for split, files in (("train", range(5)), ("test", [5])):
         source = cifar.load(split, data_dir)
-        assert len(source) == len(files) * RECORDS and source.image_shape == (32, 32, 3)
+        assert len(source) == len(files) * RECORDS and source.input_shape == (32, 32, 3)
         batch = source.read(tf.range(len(source), dtype=tf.int64))
-        assert batch["image"].dtype == tf.uint8
+        assert batch["input"].dtype == tf.uint8
         for k, (file, example) in enumerate((file, example) for file in files for example in range(RECORDS)):
-            assert np.array_equal(batch["image"][k], pixel(file, example, y, x, c))
+            assert np.array_equal(batch["input"][k], pixel(file, example, y, x, c))
             assert batch["label"][k] == (file + example) % 10
 
 
 def test_describe_counts_the_examples_and_lists_the_files(data_dir):
     info = cifar.describe(data_dir)
-    assert (info.train_examples, info.test_examples, info.image_shape) == (5 * RECORDS, RECORDS, (32, 32, 3))
+    assert (info.train_examples, info.test_examples, info.input_shape) == (5 * RECORDS, RECORDS, (32, 32, 3))
     assert len(info.files) == 6 and all(os.path.isfile(path) for path in info.files)
 
 
@@ -113,6 +113,6 @@ def test_real_data(cifar10):
     batch = source.read(tf.range(len(source), dtype=tf.int64))
     assert np.bincount(batch["label"]).tolist() == [1000] * 10
     # Photos are smooth: neighbours differ by 0.23 to 0.25 deviations, in a wrong layout by 0.46 to 0.55.
-    images = batch["image"].numpy().astype(np.float32)
+    images = batch["input"].numpy().astype(np.float32)
     for axis in (1, 2):
         assert np.abs(np.diff(images, axis=axis)).mean() < 0.35 * images.std()

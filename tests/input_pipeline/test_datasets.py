@@ -18,10 +18,10 @@ def test_what_is_described_is_what_is_loaded(name):
     for split, examples in (("train", info.train_examples), ("test", info.test_examples)):
         source = datasets.load(name, split)
         assert len(source) == examples
-        assert source.image_shape == info.image_shape
+        assert source.input_shape == info.input_shape
         assert source.classes == info.classes
         batch = source.read(tf.constant([0, examples - 1], tf.int64))
-        assert batch["image"].shape == (2, *info.image_shape)
+        assert batch["input"].shape == (2, *info.input_shape)
         assert batch["label"].dtype == tf.int32
 
 
@@ -53,12 +53,12 @@ def test_an_unknown_split_or_option_is_refused():
         datasets.load("digits", "eval")
     with pytest.raises(ValueError, match="'digits' takes no option 'classes'; it takes none"):
         datasets.describe("digits", classes=3)
-    with pytest.raises(ValueError, match="no option 'size'; it takes image_shape, classes"):
+    with pytest.raises(ValueError, match="no option 'size'; it takes input_shape, classes"):
         datasets.load("synthetic", "train", size=3)
 
 
 def test_options_reach_the_data_set():
-    assert datasets.describe("synthetic", image_shape=(8, 8, 1), classes=3).image_shape == (8, 8, 1)
+    assert datasets.describe("synthetic", input_shape=(8, 8, 1), classes=3).input_shape == (8, 8, 1)
     assert len(datasets.load("synthetic", "test", test_examples=7)) == 7
 
 

@@ -32,7 +32,7 @@ def test_the_splits_are_the_whole_and_share_nothing():
     for split, indices in (("train", kept), ("test", held_out)):
         source = digits.load(split)
         batch = source.read(tf.range(len(source), dtype=tf.int64))
-        assert np.array_equal(batch["image"][..., 0], bunch.images[indices])
+        assert np.array_equal(batch["input"][..., 0], bunch.images[indices])
         assert np.array_equal(batch["label"], bunch.target[indices])
 
 
@@ -42,5 +42,5 @@ def test_the_facts_are_true():
     assert (info.train_examples, info.test_examples) == (len(digits.load("train")), len(digits.load("test")))
     bunch = load_digits()
     assert info.classes == tuple(map(str, bunch.target_names))
-    assert info.image_shape == (*bunch.images.shape[1:], 1)
+    assert info.input_shape == (*bunch.images.shape[1:], 1)
     assert (bunch.images.min(), bunch.images.max()) == (0, 16)

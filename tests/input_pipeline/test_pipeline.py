@@ -16,7 +16,7 @@ QUICK = (Phase.explicit, Phase.reuse, Phase.generate)  # no shrinking: every exa
 BATCH = 24  # divides by 1, 2, 3, 4, 6, 8
 TEXT = "crop:6,flip,brightness:63,contrast:0.2:1.8,standardize"
 AUGMENTATION = augment.parse(TEXT)
-SOURCE = datasets.load("synthetic", "train", image_shape=(8, 8, 3), train_examples=100)
+SOURCE = datasets.load("synthetic", "train", input_shape=(8, 8, 3), train_examples=100)
 
 
 def counted(examples: int) -> sources.Arrays:
@@ -74,7 +74,7 @@ def test_a_batch_holds_what_its_indices_say():
     """Every epoch takes every example once; images and labels are those of the index that travels along."""
     batches = global_batches(2, 1, 25, source=counted(100), augmentation=augment.parse(""))
     index = np.concatenate([batch["index"] for batch in batches])
-    assert np.array_equal(np.concatenate([batch["image"] for batch in batches])[:, 0, 0, 0], index)
+    assert np.array_equal(np.concatenate([batch["input"] for batch in batches])[:, 0, 0, 0], index)
     for epoch in index.reshape(6, 100):
         assert sorted(epoch) == list(range(100))
     assert not np.array_equal(index[:100], index[100:200])
@@ -91,7 +91,7 @@ def test_shapes_are_static_and_training_never_ends(replicas, workers):
     rows = BATCH // replicas
     dataset = training(contexts(replicas, workers)[-1])
     assert dataset.element_spec == {
-        "image": tf.TensorSpec([rows, 6, 6, 3], tf.float32), "label": tf.TensorSpec([rows], tf.int32),
+        "input": tf.TensorSpec([rows, 6, 6, 3], tf.float32), "label": tf.TensorSpec([rows], tf.int32),
         "index": tf.TensorSpec([rows], tf.int64), "row": tf.TensorSpec([rows], tf.int32)}
     evaluation = pipeline.evaluation(SOURCE, AUGMENTATION, batch_size=BATCH,
                                      **pipeline.share(contexts(replicas, workers)[-1]))
@@ -112,7 +112,7 @@ def test_an_evaluation_takes_every_example_once_over_all_replicas(examples, rows
                                            **pipeline.share(context)))
         assert len(batches) == steps * replicas // workers  # on every worker alike
         for batch in batches:
-            assert np.array_equal(batch["image"][:, 0, 0, 0], batch["index"])
+            assert np.array_equal(batch["input"][:, 0, 0, 0], batch["index"])
             assert set(batch["mask"].numpy()) <= {0.0, 1.0}
             seen += batch["index"].numpy()[batch["mask"].numpy() == 1].tolist()
     assert sorted(seen) == list(range(examples))
@@ -121,7 +121,7 @@ def test_an_evaluation_takes_every_example_once_over_all_replicas(examples, rows
 def test_evaluation_images_are_the_fixed_counterpart():
     batch = next(iter(pipeline.evaluation(SOURCE, AUGMENTATION, batch_size=8, replicas=1, local_replicas=1)))
     raw = SOURCE.read(tf.range(8, dtype=tf.int64))
-    np.testing.assert_allclose(batch["image"], AUGMENTATION.evaluate(raw["image"]), atol=1e-5)
+    np.testing.assert_allclose(batch["input"], AUGMENTATION.evaluate(raw["input"]), atol=1e-5)
     assert np.array_equal(batch["label"], raw["label"])
 
 

@@ -10,9 +10,9 @@ from input_pipeline import sources
 def test_reads_the_examples_asked_for_in_that_order():
     images = np.arange(5 * 2 * 3, dtype=np.uint8).reshape(5, 2, 3, 1)
     source = sources.Arrays(images, np.array([0, 1, 2, 1, 0]), ("a", "b", "c"))
-    assert (len(source), source.image_shape, source.classes) == (5, (2, 3, 1), ("a", "b", "c"))
+    assert (len(source), source.input_shape, source.classes) == (5, (2, 3, 1), ("a", "b", "c"))
     batch = source.read(tf.constant([3, 0, 3], tf.int64))
-    assert np.array_equal(batch["image"], images[[3, 0, 3]]) and batch["image"].dtype == tf.uint8
+    assert np.array_equal(batch["input"], images[[3, 0, 3]]) and batch["input"].dtype == tf.uint8
     assert batch["label"].numpy().tolist() == [1, 0, 1] and batch["label"].dtype == tf.int32
 
 
@@ -20,7 +20,7 @@ def test_a_change_of_the_array_afterwards_is_not_seen():
     images = np.zeros((2, 4, 4, 1), np.float32)
     source = sources.Arrays(images, np.array([0, 0]), ("a",))
     images += 1
-    assert source.read(tf.constant([0, 1], tf.int64))["image"].numpy().max() == 0
+    assert source.read(tf.constant([0, 1], tf.int64))["input"].numpy().max() == 0
 
 
 def test_the_arrays_are_not_copied_into_graphs():

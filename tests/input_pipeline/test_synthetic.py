@@ -10,15 +10,15 @@ from input_pipeline import synthetic
 def read_all(split, **options):
     source = synthetic.load(split, **options)
     batch = source.read(tf.range(len(source), dtype=tf.int64))
-    return batch["image"].numpy(), batch["label"].numpy()
+    return batch["input"].numpy(), batch["label"].numpy()
 
 
 def test_an_example_depends_on_its_index_alone():
     source = synthetic.load("train")
     whole = source.read(tf.range(100, dtype=tf.int64))
     part = synthetic.load("train", train_examples=50).read(tf.constant([49, 7, 7], tf.int64))
-    assert whole["image"].dtype == tf.uint8 and whole["label"].dtype == tf.int32
-    for name in ("image", "label"):
+    assert whole["input"].dtype == tf.uint8 and whole["label"].dtype == tf.int32
+    for name in ("input", "label"):
         assert np.array_equal(part[name], tf.gather(whole[name], [49, 7, 7]))
 
 
@@ -29,14 +29,14 @@ def test_the_seed_changes_images_and_not_labels():
 
 @pytest.mark.parametrize("shape, classes", [((32, 32, 3), 10), ((5, 7, 2), 1), ((2, 3, 1), 4)])
 def test_shapes_and_classes(shape, classes):
-    images, labels = read_all("train", image_shape=shape, classes=classes, train_examples=40)
+    images, labels = read_all("train", input_shape=shape, classes=classes, train_examples=40)
     assert images.shape == (40, *shape)
     assert set(labels) == set(range(classes))
 
 
 def test_no_example_appears_twice_in_either_split():
     """Mutations: held-out examples from index 0; both noise images at the same strength."""
-    options = {"image_shape": (8, 8, 1), "train_examples": 4000, "test_examples": 1000}
+    options = {"input_shape": (8, 8, 1), "train_examples": 4000, "test_examples": 1000}
     images = np.concatenate([read_all(split, **options)[0] for split in ("train", "test")])
     assert len(np.unique(images.reshape(5000, -1), axis=0)) == 5000
 
@@ -62,7 +62,7 @@ def test_it_can_be_learnt_and_not_from_one_pixel():
 
 @pytest.mark.parametrize("options, words", [
     ({"classes": 0}, "classes=0"), ({"train_examples": 0}, "train_examples=0"),
-    ({"test_examples": -1}, "test_examples=-1"), ({"image_shape": (8, 0, 1)}, "width=0"),
+    ({"test_examples": -1}, "test_examples=-1"), ({"input_shape": (8, 0, 1)}, "width=0"),
     ({"seed": -1}, "seed=-1"),
 ])
 def test_options_out_of_range_are_refused_by_name(options, words):
@@ -71,6 +71,6 @@ def test_options_out_of_range_are_refused_by_name(options, words):
 
 
 def test_memory_does_not_grow_with_the_number_of_examples():
-    source = synthetic.load("train", image_shape=(8, 8, 1), train_examples=10**12)
+    source = synthetic.load("train", input_shape=(8, 8, 1), train_examples=10**12)
     far = source.read(tf.constant([10**12 - 1], tf.int64))
-    assert far["image"].shape == (1, 8, 8, 1) and far["label"].numpy().tolist() == [9]
+    assert far["input"].shape == (1, 8, 8, 1) and far["label"].numpy().tolist() == [9]

@@ -56,7 +56,7 @@ def without_data(model_dir: pathlib.Path, copy: pathlib.Path) -> pathlib.Path:
 def held_out() -> tuple[np.ndarray, np.ndarray]:
     """The images [360, 8, 8, 1] uint8 and labels [360] that the run is evaluated on."""
     examples = datasets.load("digits", "test").read(tf.range(360, dtype=tf.int64))
-    return examples["image"].numpy(), examples["label"].numpy()
+    return examples["input"].numpy(), examples["label"].numpy()
 
 
 def evaluators_probabilities(model_dir: pathlib.Path, step: int) -> np.ndarray:

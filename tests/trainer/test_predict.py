@@ -139,7 +139,7 @@ def test_an_answer_that_is_not_finite_is_no_json_but_an_error(monkeypatch, tmp_p
     from trainer import task
     for k in range(2):
         np.save(tmp_path / f"{k}.npy", np.full([8, 8], k))
-    info = types.SimpleNamespace(image_shape=(8, 8, 1), classes=("a", "b"))
+    info = types.SimpleNamespace(input_shape=(8, 8, 1), classes=("a", "b"))
     found = restored.Found(config=Config(classes=2), info=info, step=1)
     ready = restored.Restored(
         found=found, task=task.Classification(classes=2), kind="raw", model=None,

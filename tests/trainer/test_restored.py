@@ -11,7 +11,7 @@ import tensorflow as tf
 from trainer import manifest, recipes, restored
 from trainer.config import UserError
 
-DATA = {"name": "digits", "image_shape": [8, 8, 1], "classes": ["zero", "one"],
+DATA = {"name": "digits", "input_shape": [8, 8, 1], "classes": ["zero", "one"],
         "examples": {"train": 20, "test": 4}}
 
 
@@ -101,7 +101,7 @@ def test_what_is_missing_is_named(run):
         restored.find(str(run))
 
 
-@pytest.mark.parametrize("change", [{"image_shape": [8, 8]}, {"image_shape": [8, 8, 0]}, {"classes": []},
+@pytest.mark.parametrize("change", [{"input_shape": [8, 8]}, {"input_shape": [8, 8, 0]}, {"classes": []},
                                     {"classes": [1, 2]}, {"examples": {}}, None])
 def test_a_wrong_description_of_the_data_is_an_error(run, change):
     recorded = json.loads((run / "config.json").read_text())
@@ -113,7 +113,7 @@ def test_a_wrong_description_of_the_data_is_an_error(run, change):
 
 def test_facts_and_settings_are_the_recorded_ones_but_for_the_devices(run):
     found = restored.find(str(run))
-    assert found.info.image_shape == (8, 8, 1) and found.info.classes == ("zero", "one")
+    assert found.info.input_shape == (8, 8, 1) and found.info.classes == ("zero", "one")
     assert (found.info.train_examples, found.info.test_examples) == (20, 4)
     assert not found.config.xla and found.config.intra_op_threads == 0 and found.config.train_steps == 30
     assert found.config.model_dir == str(run)

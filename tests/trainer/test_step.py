@@ -39,7 +39,7 @@ def reference_gradients(made: Experiment, step: int):
     batch = next(iter(pipeline.training(made.source, made.augmentation, seed=0, batch_size=16, start_step=step,
                                         replicas=1, local_replicas=1)))
     with tf.GradientTape() as tape:
-        logits = made.model(batch["image"], training=True)
+        logits = made.model(batch["input"], training=True)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label"], logits))
     return loss.numpy(), [g.numpy() for g in tape.gradient(loss, [v.value for v in made.model.trainable_variables])]
 
@@ -106,8 +106,8 @@ def test_not_finite_changes_nothing_but_the_count(replicas):
 
     def poisoned(indices):
         examples = honest(indices)
-        images = tf.cast(examples["image"], tf.float32)
-        return {**examples, "image": tf.concat([images[:-1], images[-1:] * float("nan")], 0)}
+        images = tf.cast(examples["input"], tf.float32)
+        return {**examples, "input": tf.concat([images[:-1], images[-1:] * float("nan")], 0)}
 
     made.source.read = poisoned
     made.loop.run(made.batches(2), 4)

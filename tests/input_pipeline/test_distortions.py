@@ -7,31 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from input_pipeline import augment, order
-
-BATCH, SEED, STEP = 16, 3, 11
-ROWS = np.arange(BATCH, dtype=np.int32)
-IMAGES = np.random.default_rng(0).integers(0, 256, (BATCH, 32, 30, 3), dtype=np.uint8)
-
-
-def uniform(position: int, name: str, numbers: int, *, seed: int = SEED, step: int = STEP) -> np.ndarray:
-    """The numbers [BATCH, numbers] that operation `name` at `position` draws."""
-    return tf.raw_ops.StatelessRandomUniformV2(
-        shape=[BATCH, numbers], key=order.key(seed, "augment", position, name),
-        counter=tf.constant([0, step], tf.uint64), alg=order.PHILOX).numpy()
-
-
-def train(text: str, images: np.ndarray = IMAGES) -> np.ndarray:
-    result = augment.parse(text).train(images, seed=SEED, step=STEP, rows=tf.constant(ROWS[:len(images)]),
-                                       batch_size=BATCH)
-    assert result.dtype == tf.float32
-    return result.numpy()
-
-
-def evaluate(text: str, images: np.ndarray = IMAGES) -> np.ndarray:
-    result = augment.parse(text).evaluate(images)
-    assert result.dtype == tf.float32
-    return result.numpy()
+from distorting import BATCH, IMAGES, evaluate, train, uniform
+from input_pipeline import augment
 
 
 def test_tutorial_distortions_equal_tf_image_one_example_at_a_time():
@@ -89,16 +66,51 @@ def test_geometry_composes_in_the_order_of_the_list():
         assert np.array_equal(twice[row], padded[row, top:top + 20, left:left + 20])
 
 
-@pytest.mark.parametrize("text", ["flip", "brightness:63", "contrast:0.2:1.8", "pad_crop:2"])
-def test_random_distortions_do_nothing_in_evaluation(text):
-    assert np.array_equal(evaluate(text), IMAGES)
-    assert not np.array_equal(train(text), IMAGES)
-
-
 def test_normalize_moves_and_scales_alike_in_training_and_evaluation():
     expected = (IMAGES.astype(np.float32) - 128) / 64
     assert np.array_equal(train("normalize:128:64"), expected)
     assert np.array_equal(evaluate("normalize:128:64"), expected)
+
+
+def test_each_channel_is_moved_and_scaled_by_its_own_numbers():
+    """Mutation: means in the order of blue, green, red."""
+    text = "normalize_rgb:125.3:123:113.9:63:62.1:66.7"
+    expected = (IMAGES.astype(np.float32) - np.float32([125.3, 123, 113.9])) / np.float32([63, 62.1, 66.7])
+    np.testing.assert_allclose(train(text), expected, rtol=1e-6)
+    assert np.array_equal(evaluate(text), train(text))
+
+
+def test_alternating_flips_show_an_example_both_ways_in_two_epochs():
+    """About half are mirrored in the first epoch, the others in the second.
+
+    Mutations: ignore the epoch; draw anew in each epoch.
+    """
+    epochs = [train("flip_alternate", epoch=epoch) for epoch in range(4)]
+    mirrored = IMAGES[:, :, ::-1].astype(np.float32)
+    flipped = np.array([np.array_equal(image, other) for image, other in zip(epochs[0], mirrored)])
+    assert 2 < flipped.sum() < BATCH - 2
+    assert np.array_equal(epochs[0], np.where(flipped[:, None, None, None], mirrored, IMAGES))
+    assert np.array_equal(epochs[1], np.where(flipped[:, None, None, None], IMAGES, mirrored))
+    assert np.array_equal(epochs[2], epochs[0]) and np.array_equal(epochs[3], epochs[1])
+
+
+def test_alternating_flips_follow_the_example_not_its_row_or_step():
+    """The same examples in other rows, at another step, in another order: mirrored alike."""
+    augmentation = augment.parse("flip_alternate")
+    index = np.random.default_rng(1).permutation(BATCH).astype(np.int64)
+
+    def flipped(index, step):
+        return augmentation.train_batch(
+            IMAGES[index], seed=5, step=step, rows=tf.range(BATCH), batch_size=BATCH, index=index,
+            epoch=tf.zeros([BATCH], tf.int64))["input"].numpy()
+
+    assert np.array_equal(flipped(np.arange(BATCH), 0)[index], flipped(index, 9))
+
+
+def test_alternating_flips_need_index_and_epoch():
+    augmentation = augment.parse("flip_alternate")
+    with pytest.raises(AssertionError, match="indices and epochs"):
+        augmentation.train_batch(IMAGES, seed=1, step=0, rows=tf.range(BATCH), batch_size=BATCH)
 
 
 @settings(max_examples=30, deadline=None)
@@ -124,8 +136,7 @@ def test_random_numbers_cover_their_ranges_evenly():
     images = np.broadcast_to(np.stack([y, x], -1)[np.newaxis], (count, 10, 10, 2)).astype(np.float32)
 
     def whole(text):
-        augmentation = augment.parse(text)
-        return augmentation.train(images, seed=1, step=0, rows=tf.range(count), batch_size=count).numpy()
+        return train(text, images, seed=1, step=0)
 
     cropped = whole("crop:2")
     windows = np.bincount((cropped[:, 0, 0, 0] * 9 + cropped[:, 0, 0, 1]).astype(int), minlength=81)

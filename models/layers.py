@@ -199,17 +199,23 @@ class Dropout(keras.layers.Layer):
     number of replicas and micro-batches, and again after a resume, with no state to save. Hence the name is
     required; a layer applied twice in one step draws the same mask twice. Any shape [b, ...], static but for
     the batch.
+    noise_shape: as of Keras's layer, the mask's shape, (None, 1, 1, 1) to drop whole rows (stochastic depth); None is
+    the input's size, and so is the first, the batch's.
     """
 
-    def __init__(self, rate, *, name, **kwargs):
+    def __init__(self, rate, *, name, noise_shape=None, **kwargs):
         super().__init__(name=name, **kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"rate={rate} of Dropout {name!r}: must be at least 0 and below 1")
-        self.rate = rate
+        if noise_shape is not None and (noise_shape[0] is not None or set(noise_shape[1:]) - {None, 1}):
+            raise ValueError(f"noise_shape={noise_shape} of Dropout {name!r}: must be None first, then None or 1")
+        self.rate, self.noise_shape = rate, tuple(noise_shape) if noise_shape else None
 
     def build(self, input_shape):
         if None in input_shape[1:]:
             raise ValueError(f"Dropout {self.name!r} got {input_shape}: only the batch size may be unknown")
+        if self.noise_shape and len(self.noise_shape) != len(input_shape):
+            raise ValueError(f"noise_shape={self.noise_shape} of Dropout {self.name!r}: must be as long as {input_shape}")
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -218,7 +224,8 @@ class Dropout(keras.layers.Layer):
         if not training or self.rate == 0:
             return inputs
         context = _current_step(self)
-        units = math.prod(inputs.shape[1:])
+        drawn = [size or inputs.shape[1 + k] for k, size in enumerate((self.noise_shape or inputs.shape)[1:])]
+        units = math.prod(drawn)
         counts = -(-units // 4)  # a row takes whole counts of the generator, to be found by its number
         # Steps are consecutive keys: to Philox, independent streams. 62 bits, so that adding cannot overflow.
         digest = hashlib.sha256(f"{context.seed} {self.name}".encode()).digest()
@@ -232,7 +239,7 @@ class Dropout(keras.layers.Layer):
             alg=_PHILOX,
             dtype=tf.uint32,
         )
-        keep = tf.reshape(bits[:, :units] >= int(self.rate * 2**32), tf.shape(inputs))
+        keep = tf.reshape(bits[:, :units] >= int(self.rate * 2**32), [-1, *drawn])
         return tf.where(keep, inputs * (1 / (1 - self.rate)), tf.zeros([], inputs.dtype))
 
 

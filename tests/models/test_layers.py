@@ -196,6 +196,24 @@ def test_training_outside_a_replica_step_is_refused(kind):
         layer(x, training=True)
 
 
+def test_dropout_of_rows_drops_them_whole():
+    """noise_shape (None, 1, 1): one draw a row, by its number in the global batch; the mean stays."""
+    layer, x = layers.Dropout(0.3, name="rows", noise_shape=(None, 1, 1)), np.ones((4000, 2, 3), np.float32)
+    with step_context():
+        value = layer(x, training=True).numpy()
+    with step_context(first_row=1000):
+        part = layer(x[1000:2000], training=True).numpy()
+    np.testing.assert_array_equal(value, np.broadcast_to(value[:, :1, :1], value.shape))
+    assert (value[:, 0, 0] != 0).mean() == pytest.approx(0.7, abs=0.03)
+    np.testing.assert_array_equal(part, value[1000:2000])
+    np.testing.assert_allclose(value[value != 0], 1 / 0.7, rtol=1e-6)
+    for wrong in ((2, 1, 1), (None, 3, 1)):
+        with pytest.raises(ValueError, match="noise_shape=.*'rows'"):
+            layers.Dropout(0.3, name="rows", noise_shape=wrong)
+    with pytest.raises(ValueError, match="as long as"):
+        layers.Dropout(0.3, name="rows", noise_shape=(None, 1)).build((4, 2, 3))
+
+
 def test_dropout_is_the_identity_outside_training():
     x = normal(4, 8)
     np.testing.assert_array_equal(layers.Dropout(0.5, name="dropout")(x), x)
@@ -310,6 +328,7 @@ def test_layers_can_be_rebuilt_from_their_configuration():
         layers.LocalResponseNormalization(4, bias=2.0, alpha=0.1, beta=0.75, name="norm1"),
         layers.LocallyConnected2D(4, 3, padding="same", activation="relu", name="local3"),
         layers.Dropout(0.4, name="drop"),
+        layers.Dropout(0.4, name="drop", noise_shape=(None, 1, 1)),
         layers.BatchNormalization(momentum=0.9, synchronized=False, name="bn"),
     ):
         again = type(layer).from_config(layer.get_config())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from input_pipeline.sources import Source
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,23 @@ class Info:
     name: str
     train_examples: int
     test_examples: int
-    input_shape: tuple[int, int, int]  # height, width, channels
-    classes: tuple[str, ...]  # class names in label order
+    validation_examples: int = 0
+    splits: tuple[str, ...] = ("train", "test")  # those that it has
+    input_shape: tuple[int, ...]  # height, width, channels of an image; past, 1 of a series
+    target_shape: tuple[int, ...] | None = None  # of "target", float32, in examples that have one: a series' horizon
+    classes: tuple[str, ...]  # class names in label order; none where examples have no label
     files: tuple[str, ...] = ()  # paths that it is read from; none where it ships inside a dependency
+    notes: tuple[str, ...] = ()  # lines for the user: what lies there and is not used
+
+    @property
+    def selection_split(self) -> str:
+        """The split that chooses between checkpoints: validation where there is one, else test."""
+        return "validation" if "validation" in self.splits else "test"
+
+    @property
+    def examples(self) -> dict[str, int]:
+        """The number of examples of each split that the data set has."""
+        return {split: getattr(self, f"{split}_examples") for split in self.splits}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +60,18 @@ DATASETS: dict[str, Dataset] = {
                       summary="1,797 handwritten digits, 8x8 grey, inside scikit-learn"),
     "cifar10": Dataset(module="input_pipeline.cifar",
                        summary="60,000 photos, 32x32 RGB, 10 classes, from cifar-10-batches-bin"),
+    "mnist": Dataset(module="input_pipeline.mnist",
+                     summary="70,000 handwritten digits, 28x28 grey, from mnist; or any other four IDX files there"),
+    "flowers": Dataset(module="input_pipeline.flowers",
+                       summary="3,670 photos, 5 classes, from flower_photos"),
+    "co2": Dataset(module="input_pipeline.series",
+                   summary="monthly CO2 on Mauna Loa since 1958, the next 12 months to be forecast, from co2"),
+    "image_folder": Dataset(module="input_pipeline.image_folder",
+                            summary="any images: --data_dir has a folder for each class"),
+    "tfrecord": Dataset(module="input_pipeline.tfrecord",
+                        summary="any images in TFRecord shards, from --data_dir; larger than memory"),
+    "tfrecord": Dataset(module="input_pipeline.tfrecord",
+                        summary="any images, in TFRecord shards: --data_dir is their folder"),
     "synthetic": Dataset(module="input_pipeline.synthetic",
                          summary="patterns with noise, made from the example's index; needs no files"),
 }
@@ -76,10 +102,21 @@ def facts(name: str, **options) -> Info:
 
 
 def load(name: str, split: str, data_dir: str | None = None, **options) -> Source:
-    """The source of `split` ("train" or "test"). Raises as `describe` does, and for unreadable content."""
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}: must be one of {', '.join(SPLITS)}")
+    """The source of `split`, one of its `Info.splits`. Raises as `describe` does, and for unreadable content."""
+    check_split(facts(name, **options), split)
     return _call(name, "load", split, data_dir, **options)
+
+
+def check_split(info: Info, split: str) -> None:
+    """ValueError, which names those that there are, unless the data set has `split`."""
+    if split not in info.splits:
+        raise ValueError(f"split={split!r}: must be one of {', '.join(info.splits)}, "
+                         f"those that {info.name} has")
+
+
+def options(name: str) -> tuple[str, ...]:
+    """The options that the data set `name` takes."""
+    return tuple(inspect.signature(importlib.import_module(DATASETS[name].module).facts).parameters)
 
 
 def _call(name: str, verb: str, *arguments, **options):

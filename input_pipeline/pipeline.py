@@ -11,20 +11,32 @@ start_step + k // local_replicas and to its replica number k % local_replicas. W
     iterator = iter(pipeline.distribute(strategy, make_dataset))
     batch = next(iterator)
     # {"input": float32 [b,h,w,c], "label": int32 [b], "index": int64 [b], "row": int32 [b]}
+
+A series has "target" instead of "label". Where the augmentation mixes examples, a training batch also has
+"other_label", int32 [b], and "share", float32 [b], that of the example's own label; where it corrupts them,
+"target", the clean images.
+
+Examples that take time, as files that are to be decoded do (`sources.SlowSource`), are decoded one by one in many
+threads. Their order is that of the rows all the same. Where one cannot be read, the iterator raises one of
+READ_ERRORS at the step that needs it, and `unreadable` says which one it is and why.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 
 import tensorflow as tf
 
 from input_pipeline import order
 from input_pipeline.augment import Augmentation
-from input_pipeline.sources import Source
+from input_pipeline.sources import SlowSource, Source
 
 # Threads of the input, and steps that it works ahead. One thread and four steps hid the tutorial's whole
 # input behind its training step on two cores; more threads take time from the step.
 THREADS = 1
 PREFETCH_STEPS = 4
+# What `next` raises where an example cannot be read: damaged, gone, or not to be opened.
+READ_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.NotFoundError,
+               tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)
 
 
 def share(context: tf.distribute.InputContext) -> dict[str, int]:
@@ -36,29 +48,34 @@ def share(context: tf.distribute.InputContext) -> dict[str, int]:
 
 
 def training(source: Source, augmentation: Augmentation, *, seed: int, batch_size: int, start_step: int,
-             replicas: int, local_replicas: int, first_local_replica: int = 0, threads: int = THREADS,
+             replicas: int, local_replicas: int, first_local_replica: int = 0, threads: int | None = None,
              prefetch_steps: int = PREFETCH_STEPS) -> tf.data.Dataset:
     """The endless training batches of this worker's replicas, from the batch numbered `start_step` (from 0).
 
     `batch_size` is the global one and a multiple of `replicas`. Elements: see the module; all shapes are
-    static. `threads` compute them, up to `prefetch_steps` steps ahead.
+    static. `threads` compute them, up to `prefetch_steps` steps ahead; None: THREADS, or for a SlowSource one
+    for each core of this machine.
     """
     rows = _rows(batch_size, replicas, local_replicas, first_local_replica)
+    if augmentation.mixes and len(rows) % 2:
+        raise ValueError(f"{len(rows)} rows of the batch of {batch_size} on this worker cannot be mixed in pairs; "
+                         "their number must be even")
 
-    def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def wanted(step: tf.Tensor) -> dict[str, tf.Tensor]:
         index = order.indices(step, seed=seed, batch_size=batch_size, examples=len(source))
-        index = index[rows.start:rows.stop]
-        row = tf.range(rows.start, rows.stop)
-        examples = source.read(index)
-        image = augmentation.train(examples["input"], seed=seed, step=step, rows=row, batch_size=batch_size)
-        return {"input": image, "label": examples["label"], "index": index, "row": row}
+        return {"index": index[rows.start:rows.stop], "row": tf.range(rows.start, rows.stop)}
+
+    def augmented(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        epoch = order.positions(step, batch_size)[rows.start:rows.stop] // len(source)
+        return augmentation.train_batch(batch["input"], seed=seed, step=step, rows=batch["row"],
+                                        batch_size=batch_size, index=batch["index"], epoch=epoch)
 
     steps = tf.data.Dataset.counter(start_step)
-    return _replica_batches(steps, batch, local_replicas, threads, prefetch_steps)
+    return _replica_batches(source, steps, wanted, augmented, local_replicas, threads, prefetch_steps)
 
 
 def evaluation(source: Source, augmentation: Augmentation, *, batch_size: int, replicas: int,
-               local_replicas: int, first_local_replica: int = 0, threads: int = THREADS,
+               local_replicas: int, first_local_replica: int = 0, threads: int | None = None,
                prefetch_steps: int = PREFETCH_STEPS) -> tf.data.Dataset:
     """One pass over `source` in order, every example once over all replicas, with a mask.
 
@@ -67,15 +84,31 @@ def evaluation(source: Source, augmentation: Augmentation, *, batch_size: int, r
     """
     rows = _rows(batch_size, replicas, local_replicas, first_local_replica)
 
-    def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def wanted(step: tf.Tensor) -> dict[str, tf.Tensor]:
         index, mask = order.sequential(step, batch_size=batch_size, examples=len(source))
-        index, mask = index[rows.start:rows.stop], mask[rows.start:rows.stop]
-        examples = source.read(index)
-        return {"input": augmentation.evaluate(examples["input"]), "label": examples["label"], "index": index,
-                "row": tf.range(rows.start, rows.stop), "mask": tf.cast(mask, tf.float32)}
+        return {"index": index[rows.start:rows.stop], "row": tf.range(rows.start, rows.stop),
+                "mask": tf.cast(mask[rows.start:rows.stop], tf.float32)}
+
+    def augmented(step: tf.Tensor, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return augmentation.evaluate_batch(batch["input"], batch["index"])
 
     steps = tf.data.Dataset.range(-(-len(source) // batch_size))
-    return _replica_batches(steps, batch, local_replicas, threads, prefetch_steps)
+    return _replica_batches(source, steps, wanted, augmented, local_replicas, threads, prefetch_steps)
+
+
+def unreadable(source: Source, *, seed: int = 0, batch_size: int = 0, step: int | None = None) -> str | None:
+    """What stopped the batches of `source`, as "path: why"; None where all of it can be read now.
+
+    Looks at the global training batch that `seed`, `batch_size` and `step` (from 0) give; without `step` at the whole
+    source, in its order.
+    """
+    if not isinstance(source, SlowSource):
+        return None
+    indices: Iterable[int] = range(len(source))
+    if step is not None:
+        indices = order.indices(step, seed=seed, batch_size=batch_size, examples=len(source)).numpy().tolist()
+    found = source.find_broken(indices)
+    return found and ": ".join(found)
 
 
 def distribute(strategy: tf.distribute.Strategy, make_dataset: Callable) -> tf.distribute.DistributedDataset:
@@ -94,17 +127,34 @@ def _rows(batch_size: int, replicas: int, local_replicas: int, first_local_repli
     return range(first_local_replica * rows, (first_local_replica + local_replicas) * rows)
 
 
-def _replica_batches(steps: tf.data.Dataset, batch: Callable, local_replicas: int, threads: int,
-                     prefetch_steps: int) -> tf.data.Dataset:
-    """Maps `steps` by `batch`, this worker's rows of a step, and cuts the rows into replicas' batches."""
+def _replica_batches(source: Source, steps: tf.data.Dataset, wanted: Callable, augmented: Callable,
+                     local_replicas: int, threads: int | None, prefetch_steps: int) -> tf.data.Dataset:
+    """For each of `steps` this worker's rows, cut into replicas' batches.
+
+    `wanted(step)`: the batch without its examples, "index" int64 [n] and what travels along. `augmented(step, batch)`:
+    what of the whole batch is new then, "input" and more.
+    """
+    slow = isinstance(source, SlowSource)
+    if threads is None:
+        threads = len(os.sched_getaffinity(0)) if slow else THREADS
+
     # AutoGraph would rewrite all that is called from here, which takes seconds and finds nothing to do.
     @tf.autograph.experimental.do_not_convert
-    def parts(step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def parts(step: tf.Tensor, examples: dict[str, tf.Tensor] | None = None) -> dict[str, tf.Tensor]:
+        batch = wanted(step)
+        batch |= source.read(batch["index"]) if examples is None else examples
+        batch |= augmented(step, batch)
+        if "partner" in batch:
+            batch["other_label"] = tf.gather(batch["label"], batch.pop("partner"))
         return {name: tensor if local_replicas == 1 else
                 tf.reshape(tensor, [local_replicas, tensor.shape[0] // local_replicas, *tensor.shape[1:]])
-                for name, tensor in batch(step).items()}
+                for name, tensor in batch.items()}
 
-    dataset = steps.map(parts, num_parallel_calls=threads, deterministic=True)
+    if slow:
+        steps = tf.data.Dataset.zip(steps, _decoded(source, steps, wanted, threads))
+    # Distorting whole batches takes memory, so no more of them at once than are kept ready.
+    parallel = min(prefetch_steps, max(1, threads // 2)) if slow else threads
+    dataset = steps.map(parts, num_parallel_calls=parallel, deterministic=True)
     if local_replicas > 1:
         dataset = dataset.unbatch()
     options = tf.data.Options()
@@ -117,3 +167,20 @@ def _replica_batches(steps: tf.data.Dataset, batch: Callable, local_replicas: in
     # A pool of its own: in TensorFlow's common pool the input and the training step starve each other.
     options.threading.private_threadpool_size = threads
     return dataset.prefetch(prefetch_steps * local_replicas).with_options(options)
+
+
+def _decoded(source: SlowSource, steps: tf.data.Dataset, wanted: Callable, threads: int) -> tf.data.Dataset:
+    """The examples of this worker's rows of `steps`, as `source.read` gives them, decoded by `threads` threads."""
+    @tf.autograph.experimental.do_not_convert
+    def fetched(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        return source.fetch(wanted(step)["index"])
+
+    @tf.autograph.experimental.do_not_convert
+    def decoded(one: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return source.decode_one(one)
+
+    # One batch ahead at both ends: or decoding would stop while a batch is fetched, or distorted.
+    rows = steps.map(fetched, num_parallel_calls=1, deterministic=True).prefetch(1)
+    count = rows.element_spec["label"].shape[0]
+    examples = rows.unbatch().map(decoded, num_parallel_calls=threads, deterministic=True)
+    return examples.batch(count, drop_remainder=True).prefetch(1)

@@ -1,29 +1,54 @@
-"""Reading examples by index: the protocol of every data source, and the source that is held in memory.
+"""Reading examples by index: the protocol of every data source, the source held in memory, the one of image files.
 
 A source knows nothing of order, batches or distortions. `read` is called inside a `tf.data` map, hence in a
-graph, with the indices that one worker needs; it returns whole, undistorted examples.
+graph, with the indices that one worker needs; it returns whole, undistorted examples. Where every example takes
+time, as a file to be decoded does, a source is a SlowSource, and the pipeline calls its halves in many threads.
 
     source = sources.Arrays(images, labels, classes=("cat", "dog"))
     source.read(tf.constant([3, 1], tf.int64))   # {"input": uint8 [2,h,w,c], "label": int32 [2]}
 """
 
-from typing import Protocol
+import os
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
+
+from input_pipeline import images
 
 
 class Source(Protocol):
     """What the pipeline asks of a data set: a length, a shape, class names, and examples by index."""
 
-    input_shape: tuple[int, int, int]  # height, width, channels
+    input_shape: tuple[int, ...]  # height, width, channels of an image; past, 1 of a series
     classes: tuple[str, ...]  # class names; a label is an index into them
 
     def __len__(self) -> int:
         """How many examples there are; indices run from 0 to len - 1."""
 
     def read(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
-        """{"input": any number type [b, h, w, c], "label": int32 [b]} of `indices`, int64 [b]."""
+        """{"input": any number type [b, *input_shape], "label": int32 [b]} of `indices`, int64 [b].
+
+        A series has "target", float32 [b, horizon], instead of "label".
+        """
+
+
+@runtime_checkable
+class SlowSource(Source, Protocol):
+    """A source whose examples are decoded one by one, each of which may turn out to be unreadable."""
+
+    def fetch(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What `decode_one` needs of each of `indices`, int64 [b], and "label": tensors [b]."""
+
+    def decode_one(self, fetched: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One example, without the first dimension of `read`, of static shapes, from one row that `fetch` gave."""
+
+    def find_broken(self, indices: Iterable[int]) -> tuple[str, str] | None:
+        """The first of `indices` that cannot be read, as (where it lies, why not); None where all can.
+
+        For words after the other two have failed; takes as long as reading them.
+        """
 
 
 class Arrays:
@@ -57,3 +82,52 @@ class Arrays:
     def read(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
         """Images and labels of `indices`, int64 [b]; see `Source.read`."""
         return {"input": tf.gather(self._images, indices), "label": tf.gather(self._labels, indices)}
+
+
+class Files:
+    """Image files in `folder`, read when they are needed: `names` bytes [n] below it, `labels` int32 [n].
+
+    Images become squares: uint8 [image_size, image_size, 3], by `images.decode_square`.
+    """
+
+    def __init__(self, folder: str, names: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], *,
+                 image_size: int):
+        with tf.device("CPU:0"):
+            self._names, self._labels = tf.constant(names), tf.constant(labels, tf.int32)
+        self._folder = os.fsencode(os.path.join(folder, ""))
+        self.input_shape = (image_size, image_size, 3)
+        self.classes = tuple(classes)
+
+    def __len__(self) -> int:
+        return int(self._labels.shape[0])
+
+    def path(self, index: int) -> str:
+        """Where example `index` lies."""
+        return os.fsdecode(self._folder + self._names[index].numpy())
+
+    def fetch(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The paths and labels of `indices`; see `SlowSource`."""
+        return {"path": self._folder + tf.gather(self._names, indices), "label": tf.gather(self._labels, indices)}
+
+    def decode_one(self, fetched: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The image in the file at one "path"; see `SlowSource`."""
+        image = images.decode_square(tf.io.read_file(fetched["path"]), self.input_shape[0])
+        return {"input": image, "label": fetched["label"]}
+
+    def read(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Images and labels of `indices`, int64 [b]; see `Source.read`. For a few."""
+        return tf.map_fn(self.decode_one, self.fetch(indices), fn_output_signature={
+            "input": tf.TensorSpec(self.input_shape, tf.uint8), "label": tf.TensorSpec([], tf.int32)})
+
+    def find_broken(self, indices: Iterable[int]) -> tuple[str, str] | None:
+        """The first of the files `indices` that cannot be read; see `SlowSource`."""
+        for index in indices:
+            path = self.path(int(index))
+            try:
+                with open(path, "rb") as file:
+                    images.check_square(file.read(), self.input_shape[0])
+            except OSError as error:
+                return path, error.strerror or str(error)
+            except images.Unreadable as error:
+                return path, str(error)
+        return None

@@ -26,11 +26,14 @@ PATTERN, NOISE = 63, 64  # highest values of the parts; pattern + 2 * noise + no
 
 
 def facts(*, input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10, train_examples: int = 50_000,
-          test_examples: int = 10_000, seed: int = 0) -> Info:
-    """The facts of the data set with these options; `seed` chooses patterns and noise.
+          test_examples: int = 10_000, seed: int = 0, image_size: int = 0) -> Info:
+    """The facts of the data set with these options; `seed` chooses patterns and noise. image_size: height and width
+    instead of those of `input_shape` (0: those).
 
     Raises ValueError where an option is out of its range.
     """
+    if image_size:
+        input_shape = (image_size, image_size, input_shape[2])
     values = {"classes": classes, "train_examples": train_examples, "test_examples": test_examples}
     values |= dict(zip(("height", "width", "channels"), input_shape, strict=True))
     for name, value in values.items():

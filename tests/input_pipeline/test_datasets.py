@@ -15,7 +15,9 @@ WITHOUT_FILES = ["digits", "synthetic"]
 def test_what_is_described_is_what_is_loaded(name):
     info = datasets.describe(name)
     assert info == datasets.facts(name) and info.name == name
-    for split, examples in (("train", info.train_examples), ("test", info.test_examples)):
+    assert info.splits == ("train", "test")
+    assert info.examples == {"train": info.train_examples, "test": info.test_examples}
+    for split, examples in info.examples.items():
         source = datasets.load(name, split)
         assert len(source) == examples
         assert source.input_shape == info.input_shape
@@ -49,12 +51,29 @@ def test_an_unknown_name_is_answered_with_the_known_ones(verb):
 
 
 def test_an_unknown_split_or_option_is_refused():
-    with pytest.raises(ValueError, match="split='eval'.*train, test"):
-        datasets.load("digits", "eval")
+    for split in ("eval", "validation"):
+        with pytest.raises(ValueError, match=f"split='{split}': must be one of train, test, those that digits has"):
+            datasets.load("digits", split)
     with pytest.raises(ValueError, match="'digits' takes no option 'classes'; it takes none"):
         datasets.describe("digits", classes=3)
     with pytest.raises(ValueError, match="no option 'size'; it takes input_shape, classes"):
         datasets.load("synthetic", "train", size=3)
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+def test_the_facts_of_every_data_set_are_known_without_its_files(name):
+    """Mutation: an entry whose module has another name."""
+    info = datasets.facts(name)
+    assert info.name == name and set(info.splits) <= set(datasets.SPLITS) and info.splits[0] == "train"
+    assert (info.target_shape is None) == (len(info.input_shape) == 3)
+    with pytest.raises(ValueError, match=f"'{name}' takes no option 'x'"):
+        datasets.facts(name, x=1)
+
+
+def test_a_record_of_an_older_run_is_still_an_info():
+    """What config.json had before there were validation splits and series."""
+    info = datasets.Info(name="digits", input_shape=(8, 8, 1), classes=("a",), train_examples=3, test_examples=2)
+    assert info.examples == {"train": 3, "test": 2} and info.target_shape is None
 
 
 def test_options_reach_the_data_set():

@@ -25,6 +25,32 @@ def counted(examples: int) -> sources.Arrays:
     return sources.Arrays(images, np.zeros(examples, int), ("a",))
 
 
+class Slow:
+    """A source with the examples of `source`, decoded one by one; `broken` is one that cannot be."""
+
+    def __init__(self, source, broken: int = -1):
+        self.source, self.broken = source, broken
+        self.input_shape, self.classes = source.input_shape, source.classes
+
+    def __len__(self):
+        return len(self.source)
+
+    def read(self, indices):
+        return self.source.read(indices)
+
+    def fetch(self, indices):
+        return {"number": indices, "label": self.source.read(indices)["label"]}
+
+    def decode_one(self, fetched):
+        whole = tf.debugging.Assert(fetched["number"] != self.broken, ["broken"])
+        with tf.control_dependencies([whole]):
+            images = self.source.read(fetched["number"][tf.newaxis])["input"]
+        return {"input": images[0], "label": fetched["label"]}
+
+    def find_broken(self, indices):
+        return (f"number {self.broken}", "is broken") if self.broken in indices else None
+
+
 def contexts(replicas: int, workers: int):
     return [tf.distribute.InputContext(workers, worker, replicas) for worker in range(workers)]
 
@@ -80,6 +106,94 @@ def test_a_batch_holds_what_its_indices_say():
     assert not np.array_equal(index[:100], index[100:200])
 
 
+@pytest.mark.parametrize("replicas, workers, threads", [(1, 1, 4), (2, 1, 1), (4, 2, None)])
+def test_a_slow_source_gives_the_same_batches(replicas, workers, threads):
+    """Mutations: take examples as they are ready; batch them by another number of rows."""
+    expected = global_batches(1, 1, 9, start_step=7)
+    assert_equal(global_batches(replicas, workers, 9, start_step=7, source=Slow(SOURCE), threads=threads), expected)
+
+
+def test_a_broken_example_stops_the_step_that_needs_it_and_is_named():
+    """Mutations: skip it; stop as soon as it is met ahead of time; look in the batch before."""
+    batches = global_batches(1, 1, 4)
+    broken = int(batches[2]["index"][5])
+    step = next(k for k, batch in enumerate(batches) if broken in batch["index"])
+    iterator = iter(training(contexts(1, 1)[0], source=Slow(SOURCE, broken)))
+    for k in range(step):
+        assert np.array_equal(next(iterator)["index"], batches[k]["index"])
+    with pytest.raises(pipeline.READ_ERRORS):
+        next(iterator)
+    for k in range(step + 1):
+        found = pipeline.unreadable(Slow(SOURCE, broken), seed=1, batch_size=BATCH, step=k)
+        assert found == (None if k < step else f"number {broken}: is broken")
+    assert pipeline.unreadable(Slow(SOURCE, broken)) == f"number {broken}: is broken"
+    assert pipeline.unreadable(Slow(SOURCE)) is None and pipeline.unreadable(SOURCE) is None
+
+
+def test_a_broken_file_is_named_with_its_path(tmp_path):
+    """From a real folder, through threads, in training and in evaluation."""
+    (tmp_path / "train/a").mkdir(parents=True)
+    for k in range(BATCH):
+        (tmp_path / f"train/a/{k:02d}.png").write_bytes(tf.io.encode_png(tf.fill([4, 4, 3], np.uint8(k))).numpy())
+    source = datasets.load("image_folder", "train", str(tmp_path), image_size=4)
+    [batch] = global_batches(1, 1, 1, source=source, augmentation=augment.parse(""))
+    assert np.array_equal(batch["input"][:, 0, 0, 0], batch["index"])
+    (tmp_path / "train/a/03.png").write_bytes(b"\xff\xd8\xff no more")
+    with pytest.raises(pipeline.READ_ERRORS):
+        global_batches(1, 1, 1, source=source, augmentation=augment.parse(""))
+    with pytest.raises(pipeline.READ_ERRORS):
+        list(pipeline.evaluation(source, augment.parse(""), batch_size=8, replicas=2, local_replicas=2))
+    expected = f"{tmp_path}/train/a/03.png: is a damaged JPEG file: Invalid JPEG data, size 11"
+    assert pipeline.unreadable(source) == expected
+    assert pipeline.unreadable(source, seed=1, batch_size=BATCH, step=0) == expected
+
+
+def classed(examples: int) -> sources.Arrays:
+    """A source whose image n is n, and its label too."""
+    images = np.arange(examples, dtype=np.float32).reshape(-1, 1, 1, 1)
+    return sources.Arrays(images, np.arange(examples), tuple(map(str, range(examples))))
+
+
+@pytest.mark.parametrize("replicas, workers", [(1, 1), (4, 1), (8, 2)])
+def test_a_mixed_example_says_of_which_two_and_how_much(replicas, workers):
+    """Also where a replica has an odd number of rows. Mutation: the place of the partner as its label."""
+    batches = global_batches(replicas, workers, 3, source=classed(100), augmentation=augment.parse("mixup:1"))
+    for batch in batches:
+        own, other, share = batch["label"], batch["other_label"], batch["share"]
+        assert np.array_equal(own, batch["index"]) and np.array_equal(other, batch["index"][np.arange(BATCH) ^ 1])
+        np.testing.assert_allclose(batch["input"][:, 0, 0, 0], share * own + (1 - share) * other, atol=1e-4)
+        assert len(set(share)) > 1 and "partner" not in batch
+    assert_equal(batches, global_batches(1, 1, 3, source=classed(100), augmentation=augment.parse("mixup:1")))
+
+
+def test_rows_that_are_no_pairs_cannot_be_mixed():
+    with pytest.raises(ValueError, match="3 rows of the batch of 24 on this worker cannot be mixed in pairs"):
+        training(contexts(8, 8)[0], augmentation=augment.parse("mixup:1"))
+
+
+def test_a_corrupted_example_brings_its_target():
+    """In evaluation too, and always alike. Mutation: evaluate without the examples' indices."""
+    corrupted = augment.parse("mask:0.5")
+    [batch] = global_batches(2, 1, 1, augmentation=corrupted)
+    assert np.array_equal(batch["target"], SOURCE.read(batch["index"])["input"])
+    assert 0.3 < (batch["input"] == 0).mean() < 0.7
+    first, again = (next(iter(pipeline.evaluation(SOURCE, corrupted, batch_size=8, replicas=1, local_replicas=1)))
+                    for _ in range(2))
+    assert np.array_equal(first["target"], SOURCE.read(first["index"])["input"])
+    assert np.array_equal(first["input"], again["input"]) and not np.array_equal(first["input"], first["target"])
+
+
+def test_every_second_epoch_is_mirrored():
+    """Mutation: pass the step as the epoch."""
+    images = np.arange(200, dtype=np.int32).reshape(-1, 1, 2, 1)  # rising to the right, or mirrored
+    source = sources.Arrays(images, np.zeros(100, int), ("a",))
+    batches = global_batches(2, 1, 25, source=source, augmentation=augment.parse("flip_alternate"))
+    index = np.concatenate([batch["index"] for batch in batches]).reshape(6, 100)
+    mirrored = np.concatenate([np.diff(batch["input"][:, 0, :, 0])[:, 0] < 0 for batch in batches]).reshape(6, 100)
+    by_example = np.stack([m[np.argsort(i)] for m, i in zip(mirrored, index)])
+    assert np.array_equal(by_example[1:], ~by_example[:-1]) and 30 < by_example[0].sum() < 70
+
+
 def test_threads_do_not_change_the_order():
     expected = global_batches(2, 1, 20)
     assert_equal(global_batches(2, 1, 20, threads=4, prefetch_steps=1), expected)
@@ -105,7 +219,7 @@ def test_an_evaluation_takes_every_example_once_over_all_replicas(examples, rows
     """Partial and one-example last batches, and batches larger than the set. Mutation: drop the remainder."""
     replicas, workers = split
     steps = -(-examples // (rows * replicas))
-    source = counted(examples)
+    source = Slow(counted(examples)) if examples % 2 else counted(examples)
     seen = []
     for context in contexts(replicas, workers):
         batches = list(pipeline.evaluation(source, augment.parse(""), batch_size=rows * replicas,

@@ -1,0 +1,201 @@
+"""Decodes image files of strangers: bounded in memory, none of it is run, and what is wrong is said in words.
+
+    images.decode_any(data)               # bytes of one file to uint8 [h, w, c], eagerly; Unreadable says why not
+    images.decode_square(data, 224)       # a string tensor to uint8 [224, 224, 3]: fast, in a graph
+
+PNG, JPEG, BMP and GIF (its first frame), told apart by their first bytes, not by their name. The size that a header
+states is looked at before anything is decoded. TensorFlow is imported by what decodes, not by this module.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif")  # of the names of such files, in any case
+FORMATS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"GIF8": "GIF"}
+MAX_PIXELS = 50_000_000  # of an image once decoded: 150 MB as RGB
+RATIOS = (1, 2, 4, 8)  # by which a JPEG can be decoded smaller
+DCT = "INTEGER_ACCURATE"  # as other programs decode JPEG; TensorFlow's default differs by some units and is no faster
+
+
+class Unreadable(ValueError):
+    """Why bytes are no image that can be read; without the file's name."""
+
+
+def kind(data: bytes) -> str | None:
+    """The format that the first bytes tell, a value of FORMATS."""
+    return next((kind for magic, kind in FORMATS.items() if data.startswith(magic)), None)
+
+
+def check_size(height: int, width: int) -> None:
+    """Unreadable where an image of this size is too large to be decoded."""
+    if abs(height * width) > MAX_PIXELS:
+        raise Unreadable(f"has {height} x {width} pixels, at most {MAX_PIXELS} are decoded")
+
+
+def decode_any(data: bytes, channels: int = 0) -> np.ndarray:
+    """The image in `data`, uint8 [h, w, c]; c is `channels`, 1 or 3, or with 0 the file's own. Unreadable says why not.
+
+    As TensorFlow decodes it: grey becomes RGB by repetition, CMYK becomes RGB, 16 bits become 8, transparency is
+    dropped where `channels` leaves no room for it. A GIF is always RGB. EXIF's orientation is not looked at.
+    """
+    import tensorflow as tf
+    found = kind(data)
+    if found is None:
+        raise Unreadable(f"is none of {', '.join(FORMATS.values())}" if data else "is empty")
+    try:
+        if found == "PNG":
+            width, height = struct.unpack_from(">II", data, 16)
+        elif found == "BMP":
+            width, height = struct.unpack_from("<ii", data, 18)  # a negative height: rows from the top
+            _check_palette(data)
+        elif found == "GIF":
+            data, height, width = _first_frame(data)  # TensorFlow would decode the others, too, and drop them
+        else:
+            height, width, _ = (int(size) for size in tf.io.extract_jpeg_shape(data))
+        check_size(height, width)
+        if found == "JPEG":
+            return tf.io.decode_jpeg(data, channels, dct_method=DCT).numpy()
+        return tf.io.decode_image(data, channels, expand_animations=False).numpy()
+    except (struct.error, IndexError):
+        raise Unreadable(f"is a {found} file that ends too early") from None
+    except tf.errors.OpError as error:
+        raise Unreadable(f"is a damaged {found} file: {_words(error)}") from None
+
+
+def decode_square(data: tf.Tensor, size: int) -> tf.Tensor:
+    """The central square of the image in `data`, a string tensor [], as uint8 [size, size, 3] (RGB, as `decode_any`).
+
+    Resized bilinearly to `size`, after averages where it is at least twice too large: of a JPEG, only the square is
+    decoded, then at 1/2, 1/4 or 1/8 of its size. Raises tf.errors.InvalidArgumentError where it cannot be decoded;
+    `check_square` has better words.
+    """
+    import tensorflow as tf
+    first = tf.strings.substr(data, 0, 3)
+    png = (first == _magic("PNG")[:3]) & (tf.strings.length(data) >= 24)
+    square = tf.cond(first == _magic("JPEG"), lambda: _jpeg(data, size), lambda: _central(
+        tf.cond(png, lambda: _png(data), lambda: _rare(data))))
+    return tf.ensure_shape(_resize(square, size), [size, size, 3])
+
+
+def check_square(data: bytes, size: int) -> None:
+    """Unreadable, which says why, where `decode_square` cannot decode `data`."""
+    import tensorflow as tf
+    try:
+        decode_square(tf.constant(data), size)
+    except tf.errors.OpError as error:
+        decode_any(data, channels=3)
+        raise Unreadable(f"cannot be decoded: {_words(error)}") from None
+
+
+def _words(error) -> str:
+    """The message of one of TensorFlow's errors in one line, without the names of operations."""
+    return " ".join(re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message).split())
+
+
+def _magic(kind: str) -> bytes:
+    return next(magic for magic, name in FORMATS.items() if name == kind)
+
+
+def _jpeg(data, size):
+    """The central square of a JPEG, with a side of at least `size` where the image has that."""
+    import tensorflow as tf
+    shape = _bounded(tf.io.extract_jpeg_shape(data)[:2])
+    place = tf.reduce_sum(tf.cast(tf.reduce_min(shape) >= size * tf.constant(RATIOS[1:]), tf.int32))
+    ratio = tf.bitwise.left_shift(1, place)
+    scaled = (shape + ratio - 1) // ratio  # as libjpeg rounds
+    side = tf.reduce_min(scaled)
+    window = tf.concat([(scaled - side) // 2, [side, side]], 0)
+    return tf.switch_case(place, [functools.partial(
+        tf.io.decode_and_crop_jpeg, data, window, channels=3, ratio=ratio, dct_method=DCT) for ratio in RATIOS])
+
+
+def _png(data):
+    import tensorflow as tf
+    shape = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
+    with tf.control_dependencies([_bounded(shape)]):
+        return tf.io.decode_png(data, channels=3)
+
+
+def _rare(data):
+    """Other formats, in Python."""
+    import tensorflow as tf
+    def decode(data):  # bytes in a graph, else an array of one object
+        return decode_any(data.item() if isinstance(data, np.ndarray) else data, channels=3)
+
+    return tf.ensure_shape(tf.numpy_function(decode, [data], tf.uint8, stateful=False), [None, None, 3])
+
+
+def _bounded(shape):
+    """`shape`, int32 [2], after a look at its size."""
+    import tensorflow as tf
+    pixels = tf.reduce_prod(tf.cast(shape, tf.int64))
+    # The operation itself, since tf.debugging.Assert puts a condition around it, which costs more than it does.
+    within = tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=["too many pixels", shape])
+    with tf.control_dependencies([within] if within is not None else []):
+        return tf.identity(shape)
+
+
+def _central(image):
+    """The central square of `image`, uint8 [h, w, 3]."""
+    import tensorflow as tf
+    shape = tf.shape(image)[:2]
+    side = tf.reduce_min(shape)
+    top, left = tf.unstack((shape - side) // 2)
+    return image[top:top + side, left:left + side]
+
+
+def _resize(square, size):
+    """`square`, uint8 [n, n, 3], as uint8 [size, size, 3]."""
+    import tensorflow as tf
+    side = tf.shape(square)[0]
+
+    def by(resize, **options):
+        values = resize(images=square[tf.newaxis], size=[size, size], **options)
+        return tf.cast(values[0] + 0.5, tf.uint8)
+
+    # A JPEG comes less than twice too large. There, averages over areas or tf.image.resize(antialias=True) would take
+    # as long as all else together, or three times as long, and bilinear weights leave no pixel out either.
+    way = tf.cast(side != size, tf.int32) + tf.cast(side >= 2 * size, tf.int32)
+    return tf.switch_case(way, [
+        lambda: square, lambda: by(tf.raw_ops.ResizeBilinear, half_pixel_centers=True),
+        lambda: by(tf.raw_ops.ResizeArea)])
+
+
+def _check_palette(data: bytes) -> None:
+    """Unreadable for a BMP with a palette of colours, which TensorFlow would take for shades of grey."""
+    header_size, bits = struct.unpack_from("<I10xH", data, 14)
+    palette = np.frombuffer(data[14 + header_size:14 + header_size + 4 * 256], np.uint8)
+    if bits == 8 and (len(palette) < 4 * 256 or np.any(palette.reshape(256, 4)[:, :3] != np.arange(256)[:, np.newaxis])):
+        raise Unreadable("is a BMP file with a palette, which is not read; make it PNG")
+
+
+def _first_frame(data: bytes) -> tuple[bytes, int, int]:
+    """A GIF cut after its first frame, and that frame's height and width. IndexError where it ends before.
+
+    GIF89a specification, sections 17 to 23: blocks up to the first image descriptor, and its data.
+    """
+    def after_colors(flags: int, position: int) -> int:
+        return position + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+
+    def after_parts(position: int) -> int:
+        while data[position]:
+            position += data[position] + 1
+        return position + 1
+
+    position = after_colors(data[10], 13)
+    while data[position] == ord("!"):  # an extension
+        position = after_parts(position + 2)
+    if data[position] != ord(","):
+        raise Unreadable("is a GIF file without a frame")
+    width, height = struct.unpack_from("<HH", data, position + 5)
+    end = after_parts(after_colors(data[position + 9], position + 10) + 1)
+    return data[:end] + b";", height, width

@@ -1,0 +1,368 @@
+"""launch.kubernetes: the objects against the schemas of Kubernetes and of the JobSet, what they promise, and their
+submission to a fake API server.
+
+Mutations: a field is misspelt; code 2 is restarted; the policy lets others in; a pod may write to its root.
+"""
+import copy
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+import api_server
+import runs
+from launch import cluster, kubernetes, manifest, spec
+from launch.spec import UserError
+
+IMAGE = "--image=registry.example.org/lockstep:1"
+GCS = ("--", "--model_dir=gs://b/m")
+FORMS = {
+    "CPU": (IMAGE, *GCS),
+    "GPU workers": (IMAGE, "--num_workers=4", "--evaluator", "--accelerator=nvidia-l4", "--gpus_per_worker=2", *GCS),
+    "volume": (IMAGE, "--num_workers=2", "--evaluator", "--claim=runs", "--", "--recipe=digits"),
+    "TPU slice": (IMAGE, "--evaluator", "--accelerator=tpu-v5-lite-podslice", "--topology=4x4", *GCS),
+    "TPU multislice": (IMAGE, "--accelerator=tpu-v5p-slice", "--topology=2x2x4", "--slices=2", *GCS)}
+
+
+def job(*argv: str) -> manifest.KubernetesJob:
+    return spec.parse(["launch.kubernetes", *argv], manifest.KubernetesJob)
+
+
+def objects(*argv: str) -> tuple[dict, dict]:
+    """The JobSet and the NetworkPolicy, as a reader of the YAML sees them."""
+    policy, jobset = yaml.safe_load_all(kubernetes.text(job(*argv)))
+    return jobset, policy
+
+
+def pods(jobset: dict) -> dict[str, dict]:
+    return {each["name"]: each["template"]["spec"]["template"]["spec"] for each in jobset["spec"]["replicatedJobs"]}
+
+
+def environment(pod: dict) -> dict[str, str]:
+    return {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+
+
+@pytest.fixture(scope="module")
+def jobset_schema() -> jsonschema.Draft4Validator:
+    """The schema of the JobSet's definition, in which no unknown field passes."""
+    place = pathlib.Path(os.environ.get("LOCKSTEP_TEST_DATA") or pathlib.Path(__file__).parents[3] / "shared" / "data")
+    path = place / "jobset.x-k8s.io_jobsets.yaml"
+    if not path.is_file():
+        pytest.skip(f"needs the JobSet's definition: set LOCKSTEP_TEST_DATA to a folder with {path.name}")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    definition = yaml.load(path.read_text(), loader)
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    close(schema)
+    return jsonschema.Draft4Validator(schema)
+
+
+def close(schema) -> None:
+    """Forbids what the schema does not name, as the API server prunes or refuses it. metadata is the API server's own."""
+    if isinstance(schema, list):
+        for each in schema:
+            close(each)
+    elif isinstance(schema, dict):
+        if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
+            schema.setdefault("additionalProperties", False)
+        for each in schema.values():
+            close(each)
+
+
+def valid_policy(policy: dict) -> None:
+    kubernetes_validate.validate(policy, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_both_objects_keep_to_the_schemas(jobset_schema, form):
+    jobset, policy = objects(*FORMS[form])
+    jobset_schema.validate(jobset)
+    for each in jobset["spec"]["replicatedJobs"]:  # the jobs in it once more, by Kubernetes's own schema
+        whole = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": each["name"]},
+                 "spec": each["template"]["spec"]}
+        kubernetes_validate.validate(whole, kubernetes_validate.latest_version(), strict=True)
+    valid_policy(policy)
+
+
+def nodes(value, path=()):
+    """Every (path, value) of a document."""
+    yield path, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in items:
+        yield from nodes(each, (*path, key))
+
+
+def changed(document: dict, path: tuple, change) -> dict:
+    """A copy in which change(parent, key) was called for the value at path."""
+    document = copy.deepcopy(document)
+    parent = document
+    for key in path[:-1]:
+        parent = parent[key]
+    change(parent, path[-1])
+    return document
+
+
+FREE = ("matchLabels", "nodeSelector", "requests", "limits", "annotations")  # dictionaries in which any name is right
+
+
+def misspell(parent, key):
+    parent[f"{key}s"] = parent.pop(key)
+
+
+def mistype(parent, key):
+    parent[key] = [{"wrong": parent[key]}] if not isinstance(parent[key], list) else {"wrong": 1}
+
+
+@pytest.mark.parametrize("change", [misspell, mistype])
+@pytest.mark.parametrize("form", ["volume", "TPU multislice"])
+def test_no_misspelt_or_mistyped_field_passes(jobset_schema, form, change):
+    """Every single one, in turn: so the test above would notice any."""
+    for document, check in zip(objects(*FORMS[form]), (jobset_schema.validate, valid_policy)):
+        tried, passed = 0, []
+        for path, _ in nodes(document):
+            if not path or isinstance(path[-1], int) or path[0] in ("apiVersion", "kind", "metadata") \
+                    or any(name in path[:-1] for name in FREE) or path[-1] == "replicatedJobs":
+                continue
+            tried += 1
+            try:
+                check(changed(document, path, change))
+                passed.append(path)
+            except (jsonschema.ValidationError, kubernetes_validate.ValidationError):
+                pass
+        assert tried > 15 and passed == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pods_may_nothing_but_their_work(form):
+    jobset, _ = objects(*FORMS[form])
+    for pod in pods(jobset).values():
+        assert pod["automountServiceAccountToken"] is False and pod["restartPolicy"] == "Never"
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        [container] = pod["containers"]
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+                                                "capabilities": {"drop": ["ALL"]}}
+        assert container["resources"]["limits"] == container["resources"]["requests"] != {}
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        assert all(volume.keys() <= {"name", "emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_only_its_own_pods_reach_a_pod(form):
+    jobset, policy = objects(*FORMS[form])
+    own = {"matchLabels": {"jobset.sigs.k8s.io/jobset-name": jobset["metadata"]["name"]}}
+    assert policy["spec"]["podSelector"] == own and policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["spec"]["ingress"] == [{"from": [{"podSelector": own}]}]
+    egress = policy["spec"]["egress"]
+    assert egress[0] == {"to": [{"podSelector": own}]}
+    ports = sorted(port["port"] for rule in egress[1:] for port in rule["ports"])
+    assert ports == ([53, 53] if form == "volume" else [53, 53, 80, 443, 988])
+    assert all(rule["to"] for rule in egress), "an empty list would allow every destination"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_restarts_by_exit_code(form):
+    """2 and 3 end it for good; anything else starts all pods again, a bounded number of times."""
+    jobset, _ = objects("--max_restarts=7", "--grace_secs=45.5", *FORMS[form])
+    assert jobset["spec"]["failurePolicy"] == {"maxRestarts": 7, "rules": [
+        {"name": "neveragain", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}]}
+    for each in jobset["spec"]["replicatedJobs"]:
+        [rule] = each["template"]["spec"]["podFailurePolicy"]["rules"]
+        assert rule["action"] == "FailJob" and rule["onExitCodes"]["values"] == [2, 3]
+        assert rule["onExitCodes"]["containerName"] == each["template"]["spec"]["template"]["spec"]["containers"][0]["name"]
+        assert each["template"]["spec"]["backoffLimit"] == (7 if each["name"] == "evaluator" else 0)
+        assert each["template"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 46
+
+
+def test_workers_find_each_other_by_their_host_names():
+    """NAME-JOB-JOBINDEX-PODINDEX.SUBDOMAIN, as the JobSet names pods; TF_CONFIG is built in the pod."""
+    jobset, _ = objects(*FORMS["GPU workers"])
+    assert jobset["spec"]["network"] == {"enableDNSHostnames": True, "subdomain": "lockstep",
+                                         "publishNotReadyAddresses": True}
+    [worker] = [each for each in jobset["spec"]["replicatedJobs"] if each["name"] == "worker"]
+    assert worker["template"]["spec"]["completions"] == worker["template"]["spec"]["parallelism"] == 4
+    assert worker["template"]["spec"]["completionMode"] == "Indexed" and worker["replicas"] == 1
+    pod = pods(jobset)["worker"]
+    assert pod["containers"][0]["command"] == [
+        "python", "-m", "launch.cluster", "--", "python", "-m", "trainer.main", "--model_dir=gs://b/m",
+        "--strategy=multi_worker"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert pod["nodeSelector"] == {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+    config = json.loads(cluster.from_kubernetes({**environment(pod), "JOB_COMPLETION_INDEX": "2"}))
+    assert config == {"cluster": {"worker": [f"lockstep-worker-0-{k}.lockstep:2222" for k in range(4)]},
+                      "task": {"type": "worker", "index": 2}}
+    for index in ("4", "-1", "", "x"):
+        with pytest.raises(UserError, match="JOB_COMPLETION_INDEX"):
+            cluster.from_kubernetes({**environment(pod), "JOB_COMPLETION_INDEX": index})
+    assert pods(jobset)["evaluator"]["containers"][0]["command"] == [
+        "python", "-m", "trainer.evaluator", "--model_dir=gs://b/m"]
+    assert "nvidia.com/gpu" not in pods(jobset)["evaluator"]["containers"][0]["resources"]["limits"]
+
+
+@pytest.mark.parametrize("form, slices, hosts", [("TPU slice", 1, 4), ("TPU multislice", 2, 4)])
+def test_tpu_hosts_serve_and_one_worker_drives(form, slices, hosts):
+    jobset, _ = objects(*FORMS[form])
+    jobs = {each["name"]: each for each in jobset["spec"]["replicatedJobs"]}
+    assert jobs["tpu"]["replicas"] == slices and jobs["tpu"]["template"]["spec"]["parallelism"] == hosts
+    pod = pods(jobset)["tpu"]
+    assert pod["containers"][0]["command"] == ["start_grpc_tpu_worker"]
+    assert pod["containers"][0]["resources"]["limits"]["google.com/tpu"] == 4
+    assert pod["nodeSelector"].keys() == {"cloud.google.com/gke-tpu-accelerator", "cloud.google.com/gke-tpu-topology"}
+    worker = pods(jobset)["worker"]
+    assert worker["containers"][0]["command"][-1] == "--tpu=auto"
+    assert environment(worker)["KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS"].split(",") == [
+        f"grpc://lockstep-tpu-{s}-{h}.lockstep:8470" for s in range(slices) for h in range(hosts)]
+    assert "tpu" not in jobset["spec"]["successPolicy"]["targetReplicatedJobs"], "its servers never end"
+    given = environment(pod)
+    assert ("MEGASCALE_SLICE_ID" in given) == (slices > 1)
+    assert given.get("MEGASCALE_NUM_SLICES") == ("2" if slices > 1 else None)
+
+
+def test_the_volume_holds_the_run_and_every_pod_has_it():
+    jobset, _ = objects(*FORMS["volume"])
+    for pod in pods(jobset).values():
+        assert {"name": "data", "mountPath": "/data"} in pod["containers"][0]["volumeMounts"]
+        assert "--model_dir=/data/runs/digits" in pod["containers"][0]["command"]
+
+
+def test_trainer_flags_stay_what_they_are():
+    """Kubernetes would replace $(NAME); YAML must not read numbers, and dry_run's text is what is created."""
+    jobset, _ = objects(IMAGE, *GCS, "--augment=$(HOME) $HOME", "--seed", "007", "--data_dir=yes: no")
+    words = pods(jobset)["worker"]["containers"][0]["command"]
+    assert words[4:8] == ["--augment=$$(HOME) $HOME", "--seed", "007", "--data_dir=yes: no"]
+    assert objects(*FORMS["CPU"]) == (manifest.jobset(job(*FORMS["CPU"])), manifest.network_policy(job(*FORMS["CPU"])))
+
+
+def test_the_dockerfile_follows():
+    """Its user is the pods'; it copies what exists and installs what is pinned; python is in its PATH."""
+    lines = (runs.ROOT / "launch" / "Dockerfile").read_text().splitlines()
+    assert f"USER {manifest.USER}:{manifest.USER}" in lines
+    for line in lines:
+        if line.startswith("COPY"):
+            for source in shlex.split(line)[1:-1]:
+                assert (runs.ROOT / source).exists(), source
+    packages = [line for line in lines if line.startswith("ARG PACKAGES=")]
+    assert packages == ['ARG PACKAGES="-r requirements.lock"']
+    assert any(re.match(r"FROM python:3\.1\d-slim", line) for line in lines)
+    copied = {shlex.split(line)[1] for line in lines if line.startswith("COPY")}
+    assert {"models", "input_pipeline", "trainer", "launch"} <= copied
+
+
+@pytest.mark.parametrize("flags, said", [
+    ((), "--image must name"), ((IMAGE,), "--model_dir=runs/digits would be gone"),
+    ((IMAGE, "--name=A", *GCS), "--name=A must"), ((IMAGE, "--accelerator=tpu-v5p-slice", *GCS), "needs --topology"),
+    ((IMAGE, "--topology=4x4", *GCS), "--topology is of TPUs"), ((IMAGE, "--slices=2", *GCS), "--slices is of TPUs"),
+    ((IMAGE, "--memory=lots", *GCS), "--memory=lots must be a quantity"),
+    ((IMAGE, "--accelerator=tpu-a", "--topology=4x4", "--num_workers=2", *GCS), "--num_workers=2"),
+    ((IMAGE, "--claim=c", "--", "--model_dir=/elsewhere"), "--model_dir=/elsewhere would be gone"),
+    ((IMAGE, *GCS, "--tpu=x"), "leave it out"), ((IMAGE, "--image=a b", *GCS), "--image=a b must be"),
+    (("--action=status", "--dry_run"), "--dry_run prints what --action=submit creates")])
+def test_wrong_commands(flags, said):
+    with pytest.raises(UserError, match=said):
+        job(*flags)
+
+
+def test_dry_run_needs_no_cluster(tmp_path):
+    done = subprocess.run(runs.command("launch.kubernetes", "--dry_run", *FORMS["GPU workers"]), cwd=runs.ROOT, text=True,
+                          capture_output=True, env=runs.environment(KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path)))
+    assert done.returncode == 0 and done.stderr == "" and done.stdout == kubernetes.text(job(*FORMS["GPU workers"]))
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    import kubernetes.config.kube_config as library
+    monkeypatch.setattr(library, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    with api_server.running(tmp_path / "kubeconfig") as running:
+        yield running
+
+
+JOBSET = "/apis/jobset.x-k8s.io/v1alpha2/namespaces/default/jobsets/lockstep"
+POLICY = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies/lockstep"
+
+
+def command(capsys, *argv: str) -> tuple[int, str, str]:
+    code = spec.command(["x", *argv], manifest.KubernetesJob, kubernetes.start, name="launch.kubernetes", doc="")
+    return code, *capsys.readouterr()
+
+
+def test_submission_creates_the_policy_first(server, capsys):
+    code, out, _ = command(capsys, *FORMS["GPU workers"])
+    assert code == 0 and "--action=logs --name=lockstep --namespace=default" in out
+    assert [(method, path.rsplit("/", 1)[1]) for method, path, *_ in server.requests] == [
+        ("POST", "networkpolicies"), ("POST", "jobsets")]
+    jobset, policy = objects(*FORMS["GPU workers"])
+    assert server.objects[JOBSET] == jobset and server.objects[POLICY]["spec"]["ingress"] == policy["spec"]["ingress"]
+
+
+def test_a_refused_jobset_leaves_no_policy_behind(server, capsys):
+    server.refuse["POST", "jobsets"] = (403, "jobsets is forbidden\nfor you")
+    code, _, error = command(capsys, *FORMS["CPU"])
+    assert code == 2 and server.objects == {}
+    assert error == "launch.kubernetes: JobSet: the API server says 403 Forbidden: jobsets is forbidden for you\n"
+
+
+def test_the_same_name_twice_is_an_error_and_leaves_the_first(server, capsys):
+    assert command(capsys, *FORMS["CPU"])[0] == 0
+    code, _, error = command(capsys, *FORMS["CPU"])
+    assert code == 2 and "409" in error and "already exists" in error and set(server.objects) == {JOBSET, POLICY}
+
+
+def test_status(server, capsys):
+    command(capsys, *FORMS["CPU"])
+    server.objects[JOBSET]["status"] = {"restarts": 2, "terminalState": "Failed", "conditions": [
+        {"type": "Failed", "status": "True", "message": "code 2"},
+        {"type": "Suspended", "status": "False", "message": "no"}]}
+    server.pods = [{**api_server.POD, "metadata": {"name": "lockstep-worker-0-0-abcde"}}]
+    code, out, _ = command(capsys, "--action=status")
+    assert code == 0 and out.splitlines() == ["lockstep: Failed, 2 restarts", "  Failed: code 2",
+                                              "  lockstep-worker-0-0-abcde: Running"]
+    assert server.requests[-1][2] == {"labelSelector": "jobset.sigs.k8s.io/jobset-name=lockstep"}
+
+
+def test_logs_are_those_of_the_newest_chief(server, capsys):
+    server.log = b"step 10\nstep 20\nno end"
+    born = {"lockstep-worker-0-0-new": 2, "lockstep-worker-0-0-old": 1, "lockstep-worker-0-1-x": 3}
+    server.pods = [{**api_server.POD, "metadata": {"name": name, "creationTimestamp": f"2026-01-0{day}T00:00:00Z"}}
+                   for name, day in born.items()]
+    code, out, _ = command(capsys, "--action=logs")
+    assert code == 0 and out == "step 10\nstep 20\nno end\n"
+    method, path, query, _ = server.requests[-1]
+    assert path.endswith("/pods/lockstep-worker-0-0-new/log") and query["follow"].lower() == "true"
+
+
+def test_logs_wait_for_a_chief_that_is_not_there_yet(server):
+    waiting = {**api_server.POD, "metadata": {"name": "lockstep-worker-0-0-a"}, "status": {"phase": "Pending"}}
+    server.pods, server.log, shown = [waiting], b"now\n", []
+
+    def sleep(_):
+        server.pods = [{**waiting, "status": {"phase": "Running"}}]
+
+    kubernetes.Cluster("default").follow("lockstep", shown.append, sleep)
+    assert shown == ["now"]
+
+
+def test_cancel_deletes_both_and_the_pods_before_the_jobset(server, capsys):
+    command(capsys, *FORMS["CPU"])
+    assert command(capsys, "--action=cancel")[0] == 0 and server.objects == {}
+    deletion = next(request for request in server.requests if request[0] == "DELETE" and "jobsets" in request[1])
+    assert "Foreground" in (deletion[2].get("propagationPolicy"), (deletion[3] or {}).get("propagationPolicy"))
+    code, _, error = command(capsys, "--action=cancel")
+    assert code == 2 and "there is no JobSet default/lockstep" in error
+
+
+def test_a_server_that_is_away_and_no_configuration_are_one_line(tmp_path, monkeypatch, capsys):
+    import kubernetes.config.kube_config as library
+    path = tmp_path / "kubeconfig"
+    monkeypatch.setattr(library, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    code, _, error = command(capsys, *FORMS["CPU"])
+    assert code == 2 and error.startswith("launch.kubernetes: no cluster: ") and error.count("\n") == 1
+    with api_server.running(path):
+        pass
+    code, _, error = command(capsys, *FORMS["CPU"])
+    assert code == 2 and "the API server cannot be reached" in error and error.count("\n") == 1

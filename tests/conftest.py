@@ -20,23 +20,46 @@ def pytest_configure(config):
         tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * LOGICAL_DEVICES)
 
 
-@pytest.fixture(scope="session")
-def cifar10() -> str:
-    """A folder that holds the real cifar-10-batches-bin; skips where there is none.
+def real_data(name: str, folder: str) -> str:
+    """A folder that holds `folder` of the real data set `name`; skips where there is none.
 
     LOCKSTEP_TEST_DATA, or data beside the checkout, is such a folder, or has an unpack.py that makes one.
     """
     place = pathlib.Path(os.environ.get("LOCKSTEP_TEST_DATA") or pathlib.Path(__file__).parents[2] / "shared" / "data")
-    if (place / "cifar-10-batches-bin").is_dir():
+    if (place / folder).is_dir() and not (place / "unpack.py").is_file():
         return str(place)
     if not (place / "unpack.py").is_file():
-        pytest.skip(f"needs the real CIFAR-10: set LOCKSTEP_TEST_DATA to a folder with cifar-10-batches-bin ({place} has none)")
+        pytest.skip(f"needs the real {name}: set LOCKSTEP_TEST_DATA to a folder with {folder} ({place} has none)")
     made = pathlib.Path(tempfile.gettempdir(), f"lockstep-test-data-{os.getuid()}")
     made.mkdir(mode=0o700, exist_ok=True)
     with open(made / ".lock", "w") as lock:  # of several test processes one unpacks
         fcntl.flock(lock, fcntl.LOCK_EX)
-        subprocess.run([sys.executable, place / "unpack.py", made, "cifar10"], check=True, capture_output=True)
+        subprocess.run([sys.executable, place / "unpack.py", made, name], check=True, capture_output=True)
     return str(made)
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> str:
+    """A folder that holds the real cifar-10-batches-bin."""
+    return real_data("cifar10", "cifar-10-batches-bin")
+
+
+@pytest.fixture(scope="session")
+def mnist() -> str:
+    """A folder that holds the real mnist."""
+    return real_data("mnist", "mnist")
+
+
+@pytest.fixture(scope="session")
+def flowers() -> str:
+    """A folder that holds the real flower_photos."""
+    return real_data("flowers", "flower_photos")
+
+
+@pytest.fixture(scope="session")
+def co2() -> str:
+    """A folder that holds the real co2."""
+    return real_data("co2", "co2")
 
 
 @pytest.fixture(scope="session")

@@ -7,24 +7,38 @@ name, flushes it to the disk, renames it into place, and renames the manifest la
     keeper.save(1000); ...; keeper.wait()
     restore(folder, step, state.variables())
 """
+import contextlib
 import json
 import pathlib
 import re
 import shutil
 import threading
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.config import UserError
-from trainer.manifest import delete, files_of, prefix, published, sha256, sync
+from trainer.files import cannot_write, sync, writing
+from trainer.manifest import damage, delete, files_of, manifest_of, prefix, present, published, sha256, signature
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # of the name that TensorFlow gives a variable in a checkpoint
+UNREADABLE = (tf.errors.OpError, IndexError, ValueError)  # what TensorFlow raises for a checkpoint that is none
+
+
+class NotFinite(UserError):
+    """The values to save are not finite: the run diverged."""
+
+    exit_code = 3
 
 
 def restore(folder: pathlib.Path, step: int, variables: dict) -> None:
     """Reads a whole checkpoint into `variables`, all of them. UserError if it is not of this network and optimizer."""
     path = str(prefix(folder, step))
-    there = {(group, name): tuple(shape) for (group, name), shape in _contents(tf.train.load_checkpoint(path)).items()}
+    try:
+        contents = _contents(tf.train.load_checkpoint(path))
+    except UNREADABLE as error:
+        raise UserError(f"checkpoint {path} cannot be read: {error}; give another --model_dir") from error
+    there = {name: tuple(shape) for name, shape in contents.items()}
     wanted = {(group, name): tuple(v.shape) for group, part in variables.items() for name, v in part.items()}
     if there != wanted:
         differing = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
@@ -47,38 +61,47 @@ def tensors(folder: pathlib.Path, step: int) -> dict[str, dict]:
 class Checkpointer:
     """Saves, publishes and retires the checkpoints of one run.
 
-    keep: newest whole checkpoints that are kept. protected(steps): which other steps must stay.
+    keep: newest whole checkpoints that are kept. protected(steps): which other steps must stay. UserError if `folder`
+    cannot be written.
     """
 
     def __init__(self, folder: pathlib.Path, variables: dict, *, keep: int, protected):
         self.folder, self.keep, self.protected = pathlib.Path(folder), keep, protected
+        with writing(self.folder):
+            _empty(self.folder / ".writing")  # now, not at the first save: can anything be written here at all?
         self._live = [v for part in variables.values() for v in part.values()]
         with tf.device("cpu:0"):
             shadows = {group: {name: tf.Variable(tf.zeros(v.shape, v.dtype), name=name) for name, v in part.items()}
                        for group, part in variables.items()}
-        self._shadow = [v for part in shadows.values() for v in part.values()]
+        self._shadow = {f"{group}/{name}": v for group, part in shadows.items() for name, v in part.items()}
         self._checkpoint = _trackable(shadows)
         self._thread, self._error = None, None
+        self._whole = {}  # the signatures of checkpoints that were whole when they were last read, by step
         self.last_saved = max(published(self.folder), default=None)
 
     @tf.function(autograph=False)
     def _copy(self):
-        for shadow, variable in zip(self._shadow, self._live):
+        for shadow, variable in zip(self._shadow.values(), self._live):
             shadow.assign(variable.read_value())
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, *, still=lambda: True) -> bool:
         """Copies the variables now and publishes them in the background, once the last save is done.
 
-        Raises what the last save raised.
+        still(): asked after the copy; if the variables did not stand still meanwhile, nothing is published. Returns
+        whether it was. Raises what the last save raised.
         """
         self.wait()
         self._copy()
+        if not still():
+            return False
         self._thread = threading.Thread(target=self._write, args=(step,), name=f"save {step}")
         self._thread.start()
         self.last_saved = step
+        return True
 
     def wait(self) -> None:
-        """Returns when the last save is published. Raises what it raised."""
+        """Returns when the last save is published. Raises what it raised: UserError if the disk is full, say, NotFinite
+        if a value is not."""
         if self._thread:
             self._thread.join()
             self._thread = None
@@ -88,44 +111,77 @@ class Checkpointer:
 
     def _write(self, step: int) -> None:
         try:
+            self._check_finite(step)
             publish(self.folder, step, self._checkpoint)
-            self._retire()
+            with writing(self.folder):
+                self._whole[step] = signature(self.folder, step)
+                self._retire()
         except Exception as error:  # handed over to the loop by wait()
             self._error = error
 
+    def _check_finite(self, step: int) -> None:
+        """NotFinite for the first variable that is not: who resumed from it would never train again."""
+        for name, variable in self._shadow.items():
+            if not variable.dtype.is_floating:
+                continue
+            finite = np.isfinite(variable.numpy())
+            if not finite.all():
+                last = max(published(self.folder), default=None)
+                raise NotFinite(
+                    f"diverged at step {step}: {finite.size - np.count_nonzero(finite)} of {finite.size} values of {name} "
+                    "are not finite, so it is not saved. "
+                    + (f"Checkpoint {last} is the last good one" if last is not None else "There is no checkpoint yet")
+                    + "; lower --learning_rate, or give --clip_norm")
+
     def _retire(self) -> None:
         """Deletes what is beyond `keep`. A damaged checkpoint takes nobody's place."""
-        steps = published(self.folder)
-        if len(steps) <= self.keep:
-            return
+        there = present(self.folder)
         whole = []
-        for step in reversed(steps):
-            if len(whole) == self.keep:
-                break
-            if self._size_is_right(step):
+        for step in sorted(there, reverse=True):
+            if len(whole) < self.keep and self._is_whole(step):
                 whole.append(step)
         if len(whole) < self.keep:
             return
-        stay = {*whole, *self.protected([step for step in steps if step < whole[-1]])}
-        for step in steps:
+        old = [step for step in published(self.folder) if step < whole[-1]]
+        stay = self.protected(old) if old else ()
+        for step in there:
             if step < whole[-1] and step not in stay:
                 delete(self.folder, step)
+                self._whole.pop(step, None)
 
-    def _size_is_right(self, step: int) -> bool:
-        """A quick look, without reading the data again."""
+    def _is_whole(self, step: int) -> bool:
+        """Whether the checkpoint is published and whole. It is read only if its files changed since they last were."""
         try:
-            files = json.loads(prefix(self.folder, step).with_suffix(".json").read_text())["files"]
-            return all((self.folder / name).stat().st_size == facts["size"] for name, facts in files.items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            now = signature(self.folder, step)
+        except OSError:
             return False
+        if self._whole.get(step) != now:
+            if damage(self.folder, step):
+                return False
+            self._whole[step] = now
+        return True
 
 
 def publish(folder: pathlib.Path, step: int, checkpoint: tf.train.Checkpoint) -> None:
-    """Writes `checkpoint` under a temporary name, flushes it, renames it into place, the manifest last."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes `checkpoint` under a temporary name, flushes it, renames it into place, the manifest last.
+
+    UserError if that cannot be done; what it has written is then gone again, so that there is as much room as before.
+    """
     work = folder / ".writing"
-    shutil.rmtree(work, ignore_errors=True)  # of a save that was killed
-    work.mkdir()
+    try:
+        with writing(prefix(folder, step)):
+            _publish(folder, work, step, checkpoint)
+    except (UserError, tf.errors.OpError) as error:
+        with contextlib.suppress(OSError):  # of a disk that fails altogether
+            _empty(work)
+            if not manifest_of(folder, step).exists():
+                for path in files_of(folder, step):
+                    path.unlink(missing_ok=True)
+        raise error if isinstance(error, UserError) else cannot_write(prefix(folder, step), error.message) from error
+
+
+def _publish(folder: pathlib.Path, work: pathlib.Path, step: int, checkpoint: tf.train.Checkpoint) -> None:
+    _empty(work)
     checkpoint.write(str(work / prefix(folder, step).name))
     files = {}
     for path in files_of(work, step):
@@ -134,11 +190,18 @@ def publish(folder: pathlib.Path, step: int, checkpoint: tf.train.Checkpoint) ->
     for path in files_of(work, step):
         path.rename(folder / path.name)
     sync(folder)
-    manifest = work / f"{prefix(folder, step).name}.json"
+    manifest = manifest_of(work, step)
     manifest.write_text(json.dumps({"step": step, "files": files}, indent=1) + "\n")
     sync(manifest)
     manifest.rename(folder / manifest.name)
     sync(folder)
+
+
+def _empty(work: pathlib.Path) -> None:
+    """Makes the folder that a save works in, without what a killed one left there."""
+    if work.exists():
+        shutil.rmtree(work)
+    work.mkdir(parents=True)
 
 
 def _trackable(variables: dict) -> tf.train.Checkpoint:

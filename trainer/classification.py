@@ -1,12 +1,9 @@
-"""What is learned: the loss of each example and the sums that metrics are made of.
+"""One of several labels an example: cross-entropy, precision @ 1 and @ 5, the confusion matrix.
 
-A metric is a pair (sum, count) until the very end, so that any split of the examples over batches, replicas and
-processes gives the same number.
-
-    task = task.Classification(head="logits", label_smoothing=0.1, classes=10)
+    task = Classification(head="logits", label_smoothing=0.1, classes=10)
     task.losses(outputs, batch)        # [b] float32
     task.sums(outputs, batch)          # {"precision_at_1": [b] float32, ...}, one value an example
-    task.predictions(outputs)          # what an exported network gives
+    task.predictions(outputs)          # [b, 10] probabilities
 """
 import dataclasses
 
@@ -27,16 +24,32 @@ class Classification:
     train_metrics = ("precision_at_1",)
     metrics = ("precision_at_1", "precision_at_5")
     best = "precision_at_1"
+    samples = 0  # the confusion matrix needs none
     # What an exported network takes and gives.
     input_name, output_name = "images", "probabilities"
+
+    @property
+    def count_shape(self) -> tuple[int, int]:
+        """Shape of `count`."""
+        return self.classes, self.classes
+
+    @property
+    def output_shape(self) -> tuple[int]:
+        """Shape of one row of `predictions`."""
+        return (self.classes,)
 
     def losses(self, outputs: tf.Tensor, batch: dict) -> tf.Tensor:
         """Cross-entropy in nats of each example, [b] float32; outputs [b, classes].
 
         With label smoothing e the target is (1 - e) of the label and e / classes of every class (Szegedy et al. 2016).
+        Of a mixed image (mixup, cutmix) the label's part of the target is "share" of its own label and the rest of
+        "other_label".
         """
         log_probabilities = self._log_probabilities(outputs)
         picked = tf.gather(log_probabilities, batch["label"], batch_dims=1)
+        if "share" in batch:
+            other = tf.gather(log_probabilities, batch["other_label"], batch_dims=1)
+            picked = batch["share"] * picked + (1 - batch["share"]) * other
         if not self.label_smoothing:
             return -picked
         return -(1 - self.label_smoothing) * picked - self.label_smoothing * tf.reduce_mean(log_probabilities, 1)
@@ -56,8 +69,8 @@ class Classification:
         """Cross-entropy against the true label, without smoothing, [b] float32."""
         return -tf.gather(self._log_probabilities(outputs), batch["label"], batch_dims=1)
 
-    def confusion(self, outputs: tf.Tensor, batch: dict) -> tf.Tensor:
-        """Counts [classes, classes] float32: rows are labels, columns predictions, padding left out."""
+    def count(self, outputs: tf.Tensor, batch: dict) -> tf.Tensor:
+        """The confusion matrix, [classes, classes] float32: rows are labels, columns predictions, padding left out."""
         return tf.math.confusion_matrix(batch["label"], tf.argmax(outputs, 1), self.classes, weights=batch["mask"],
                                         dtype=tf.float32)
 
@@ -65,6 +78,11 @@ class Classification:
         """The probability of each class, [b, classes] float32."""
         outputs = tf.cast(outputs, tf.float32)
         return outputs if self.head == "softmax" else tf.nn.softmax(outputs)
+
+    def pictures(self, counts: np.ndarray, samples: dict) -> dict[str, np.ndarray]:
+        """What TensorBoard shows of an evaluation, uint8 [1, h, w, 1]: the confusion matrix, dark is frequent."""
+        share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        return {"confusion_matrix": np.kron(255 - 255 * share, np.ones((16, 16))).astype(np.uint8)[None, ..., None]}
 
     def answer(self, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
         """One row of `predictions` for the user: the likeliest class by name, and the five likeliest."""

@@ -35,7 +35,7 @@ class Config:
     """Every setting of a run. A recipe gives its values; what it does not say has these defaults."""
 
     recipe: str = option("digits", "a named configuration that gives every other value", group=WHAT)
-    model: str = option("digits_cnn", "the network", group=WHAT, choices=registry.NETWORKS)
+    model: str = option("digits_cnn", "the network", group=WHAT, choices=registry.NAMES)
     dataset: str = option("digits", "the data set", group=WHAT, choices=datasets.DATASETS)
     data_dir: str = option("data", "the folder that holds the data set's own folder", group=WHAT, kind="path",
                            filled=True, may_change=True)
@@ -46,10 +46,27 @@ class Config:
                        at_least=0)
     init_from: str = option("", "another run's --model_dir (or a checkpoint prefix): start from its weights (moving "
                             "averages where it has them), step 0", group=WHAT, kind="path", may_change=True)
+    pretrained_weights: str = option("", "weights of the network below its head: a .weights.h5 or .npz file, or imagenet "
+                                     "(looked for in --data_dir/weights, downloaded with --download)", group=WHAT,
+                                     kind="path")
+    freeze: bool = option(False, "train the head alone; the layers below it and their batch statistics stay as they are",
+                          group=WHAT)
+    unfreeze_steps: int = option(0, "with --freeze: steps after which the layers below the head are trained too, their "
+                                 "batch statistics still frozen (0: --unfreeze_epochs, else never)", group=WHAT,
+                                 at_least=0)
+    unfreeze_epochs: float = option(0.0, "--unfreeze_steps in passes over the training set (0: --unfreeze_steps says it)",
+                                    group=WHAT, at_least=0)
+    image_size: int = option(0, "side of the square that photos of any size are cut and resized to (0: the data set's "
+                             "own)", group=WHAT, at_least=0, at_most=4096)
     classes: int = option(0, "outputs of the network (0: as many as the data set has)", group=WHAT, at_least=0,
                           at_most=INT32)
     head: str = option("logits", "what the tutorial network's last layer gives", group=WHAT,
                        choices=("logits", "softmax"))
+    top: str = option("average", "of a network of applications/: the mean over all positions and a dense layer, a dense "
+                      "layer on all positions, or Keras's own last layers", group=WHAT,
+                      choices=("average", "flatten", "own"))
+    blocks: tuple = option((), "of each stage of a resnet, such as 2,2,2,2 (default: the network's own)", group=WHAT,
+                           kind="ints", at_least=1)
     local: str = option("dense", "the tutorial network's local3 and local4", group=WHAT,
                         choices=("dense", "locally_connected"))
 
@@ -91,6 +108,9 @@ class Config:
 
     augment: str = option("normalize:0:16", "comma-separated distortions with colon-separated arguments",
                           group=AUGMENTATION)
+    test_time_augmentation: str = option("none", "views of an image whose outputs are averaged in evaluation and use: its "
+                                         "mirror image, that and both shifted by one pixel",
+                                         group=AUGMENTATION, choices=("none", "mirror", "mirror_shift"))
 
     num_gpus: int | None = option(None, "replicas: GPUs, or logical CPU devices with --emulate (default: every "
                                   "visible GPU; 0: the CPU)", group=DEVICES, kind=int, at_least=0, may_change=True)
@@ -142,6 +162,10 @@ class Config:
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 TRANSIENT = ("download", "dry_run", "fast_dev_run", "progress", "profile_steps")  # of one command, not of the run
 
+
+def data_options(config: Config) -> dict:
+    """The options of the data set that were chosen, as `datasets.describe` takes them."""
+    return {"image_size": config.image_size} if config.image_size else {}
 
 
 def rule(name: str) -> Rule:

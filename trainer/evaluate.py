@@ -11,68 +11,91 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from input_pipeline import pipeline
+from input_pipeline import pipeline, test_time
 
 BATCH_SIZE = 256  # over all replicas, rounded up to a multiple of them
 
 
+def answer(model, images: tf.Tensor, views: str = "none") -> tf.Tensor:
+    """What `model` makes of its inputs outside training: the mean over the `views` of them (see `test_time`)."""
+    if views == "none":
+        return model(images, training=False)
+    return test_time.average(views, model(test_time.views(views, images), training=False))
+
+
 class Evaluation:
-    """A pass over `source`. network: a function that builds the Keras model, called in the strategy's scope."""
+    """A pass over `source`. network: a function that builds the Keras model, called in the strategy's scope. views: of
+    the images, whose outputs are averaged."""
 
     def __init__(self, strategy: tf.distribute.Strategy, network: Callable, task, source, augmentation, *,
-                 batch_size: int = BATCH_SIZE):
+                 batch_size: int = BATCH_SIZE, views: str = "none"):
         self._strategy, self._task, self._source, self._augmentation = strategy, task, source, augmentation
+        self._views = views
         replicas = strategy.num_replicas_in_sync
         self._batch_size = -(-batch_size // replicas) * replicas
         self._steps = -(-len(source) // self._batch_size)
         with strategy.scope():
             self.model = network()
+        self._dataset = None  # made at the first run
         self.traces = 0  # how often Python traced the pass: once, whatever the last batch
         self._pass = tf.function(self._sum_up, autograph=False)
 
     def run(self, weights: Mapping[str, np.ndarray | tf.Tensor | tf.Variable]) -> dict:
         """Evaluates `weights`, one value for the path of each variable of the network.
 
-        Returns examples, loss (mean over examples), the task's metrics, and "confusion" [classes, classes] int64.
+        Returns examples, loss (mean over examples), the task's metrics; and "counts", the sum of the task's
+        `count`, and "pictures", which TensorBoard shows.
         """
         for variable in self.model.variables:
             variable.value.assign(weights[variable.path])
-        dataset = pipeline.distribute(self._strategy, lambda context: pipeline.evaluation(
-            self._source, self._augmentation, batch_size=self._batch_size, **pipeline.share(context)))
-        names, sums, confusion = self._pass(iter(dataset))
+        if self._dataset is None:  # made once: TensorFlow keeps some of every data set for good
+            self._dataset = pipeline.distribute(self._strategy, lambda context: pipeline.evaluation(
+                self._source, self._augmentation, batch_size=self._batch_size, **pipeline.share(context)))
+        names, sums, counts = self._pass(iter(self._dataset))
         sums = dict(zip((name.decode() for name in names.numpy()), sums.numpy()))
         examples = sums.pop("examples")
         assert examples == len(self._source), (examples, len(self._source))
         return {"examples": int(examples), **{name: float(value / examples) for name, value in sums.items()},
-                "confusion": np.rint(confusion.numpy()).astype(np.int64)}
+                "counts": counts.numpy(), "pictures": self._task.pictures(counts.numpy(), self._samples())}
+
+    def _samples(self) -> dict[str, np.ndarray]:
+        """The first examples as the task wants to show them: their batch, and what the network makes of it."""
+        count = min(self._task.samples, len(self._source))
+        if not count:
+            return {}
+        dataset = pipeline.evaluation(self._source, self._augmentation, batch_size=count, replicas=1, local_replicas=1)
+        batch = next(iter(dataset))
+        outputs = tf.cast(answer(self.model, batch["input"], self._views), tf.float32)
+        return {name: value.numpy() for name, value in {**batch, "outputs": outputs}.items()}
 
     def first_images(self, count: int = 3):
-        """The first images as the network sees them, float32 [count, h, w, c]."""
-        images = self._source.read(tf.range(count, dtype=tf.int64))["input"]
-        return self._augmentation.evaluate(images).numpy()
+        """The first images as the network sees them, float32 [count, h, w, c]; None where there are none to see."""
+        dataset = pipeline.evaluation(self._source, self._augmentation, batch_size=count, replicas=1, local_replicas=1)
+        images = next(iter(dataset))["input"].numpy()
+        return images if images.ndim == 4 else None
 
     def _sum_up(self, iterator):
-        """(names, sums, confusion) over all batches: one loop inside the graph."""
+        """(names, sums, counts) over all batches: one loop inside the graph."""
         self.traces += 1
         names = []
 
         def replica(batch):
-            outputs = self.model(batch["input"], training=False)
+            outputs = answer(self.model, batch["input"], self._views)
             values = {"examples": tf.ones_like(batch["mask"]), "loss": self._task.evaluation_losses(outputs, batch),
                       **self._task.sums(outputs, batch)}
             names[:] = values
             # where, not times: a padded row may be anything, also NaN
             sums = [tf.reduce_sum(tf.where(batch["mask"] > 0, value, 0)) for value in values.values()]
-            return tf.stack(sums), self._task.confusion(outputs, batch)
+            return tf.stack(sums), self._task.count(outputs, batch)
 
-        def step(k, sums, confusion):
+        def step(k, sums, counts):
             parts = self._strategy.run(replica, args=(next(iterator),))
             more = [tf.cast(self._strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None), tf.float64)
                     for part in parts]
-            return k + 1, sums + more[0], confusion + more[1]
+            return k + 1, sums + more[0], counts + more[1]
 
         width = 2 + len(self._task.metrics)
-        _, sums, confusion = tf.while_loop(
+        _, sums, counts = tf.while_loop(
             lambda k, *_: k < self._steps, step,
-            [0, tf.zeros([width], tf.float64), tf.zeros([self._task.classes] * 2, tf.float64)])
-        return tf.constant(names), sums, confusion
+            [0, tf.zeros([width], tf.float64), tf.zeros(self._task.count_shape, tf.float64)])
+        return tf.constant(names), sums, counts

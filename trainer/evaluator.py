@@ -17,10 +17,12 @@ from absl import flags as absl_flags
 
 from input_pipeline import datasets
 from trainer import flags, manifest, resolve, restored, watch
-from trainer.config import UserError
+from trainer.config import UserError, data_options
+from trainer.writers import duration
 
-SPLITS = ("test", "train")
-SAY_AGAIN_SECS = 600  # how often a wait in vain is said
+SPLITS = ("test", "validation", "train")
+SAY_FIRST_SECS = 60  # without a new checkpoint, until it is said that no trainer runs,
+SAY_AGAIN_SECS = 600  # and how often a wait in vain is said
 
 
 def define() -> absl_flags.FlagValues:
@@ -59,6 +61,7 @@ class Watcher:
         self.flags, self.clock, self.sleep = values, clock, sleep
         self.folder = pathlib.Path(values.model_dir, "checkpoints")
         self.evaluation = None
+        self.complaints: set[str] = set()
 
     def watch(self) -> int:
         """Evaluates what is published, again and again. Returns 0 when nothing more can come."""
@@ -66,24 +69,42 @@ class Watcher:
             f", or after {self.flags.timeout_secs:g} s without a new checkpoint" if self.flags.timeout_secs else "")
         print(f"evaluator: watches {self.folder} every {self.flags.poll_secs:g} s, split {self.flags.split}; ends {ends}",
               flush=True)
-        since = said = self.clock()
+        since = self.clock()
+        say_at = since + SAY_FIRST_SECS
         while True:
             # DONE is read before the folder: what was published before it is then seen for certain.
-            done = watch.done(self.flags.model_dir)
+            done = watch.done(self.flags.model_dir, self.complain)
             if resolve.read_recorded(self.flags.model_dir) is not None and self.evaluate_pending():
-                since = said = self.clock()
+                since = self.clock()
+                say_at = since + SAY_FIRST_SECS
                 continue
             if done or self.flags.run_once:
                 self.say_end(done)
                 return 0
-            waited = self.clock() - since
-            if self.flags.timeout_secs and waited > self.flags.timeout_secs:
-                print(f"evaluator: no new checkpoint for {waited:.0f} s (--timeout_secs={self.flags.timeout_secs:g})")
+            now = self.clock()
+            if self.flags.timeout_secs and now - since > self.flags.timeout_secs:
+                print(f"evaluator: no new checkpoint for {now - since:.0f} s (--timeout_secs={self.flags.timeout_secs:g})")
                 return 0
-            if self.clock() - said >= SAY_AGAIN_SECS:
-                said = self.clock()
-                print(f"evaluator: nothing has come for {waited:.0f} s; training is not done", flush=True)
+            if now >= say_at and self.say_waiting(now - since):
+                say_at = now + SAY_AGAIN_SECS
             self.sleep(self.flags.poll_secs)
+
+    def complain(self, text: str) -> None:
+        """Says on stderr what is wrong, once."""
+        if text not in self.complaints:
+            self.complaints.add(text)
+            print(f"evaluator: {text}", file=sys.stderr, flush=True)
+
+    def say_waiting(self, waited: float) -> bool:
+        """Says that nothing has come for `waited` seconds, at once where no trainer runs; whether there was a reason to."""
+        trains = watch.trains(self.flags.model_dir)
+        if trains and waited < SAY_AGAIN_SECS:
+            return False
+        newest = watch.newest(self.flags.model_dir)
+        last = f"the last checkpoint, step {newest[0]}, is {duration(newest[1])} old" if newest else "there is no checkpoint"
+        print(f"evaluator: nothing has come for {duration(waited)}, and training is not done: "
+              f"{'a' if trains else 'no'} trainer runs in {self.flags.model_dir}; {last}", flush=True)
+        return True
 
     def evaluate_pending(self) -> bool:
         """Evaluates the published checkpoints that have no result, in order; whether there were any."""
@@ -97,26 +118,29 @@ class Watcher:
         return bool(pending)
 
     def build(self) -> None:
-        """Imports TensorFlow, takes the ledger's lock for good, builds the network."""
+        """Takes the ledger's lock for good, imports TensorFlow, builds the network."""
+        self.lock = watch.Ledger(self.flags.model_dir, self.flags.split).lock()
+        self.lock.__enter__()  # until the process ends
         recorded = resolve.read_recorded(self.flags.model_dir)
         config = restored.settings(recorded, self.flags.model_dir,
                                    data_dir=self.flags.data_dir or recorded["data_dir"])
         try:
-            info = datasets.describe(config.dataset, config.data_dir)
+            info = datasets.describe(config.dataset, config.data_dir, **data_options(config))
         except (ValueError, OSError) as error:
             raise UserError(f"--data_dir={config.data_dir}: {error}") from None
         strategy = restored.strategy(config)
-        from trainer import experiment
+        from trainer import experiment, task
         from trainer.report import Reporter
         self.evaluation = experiment.evaluation(config, info, strategy, self.flags.split)
         self.ledger = watch.Ledger(self.flags.model_dir, self.flags.split,
-                                   best=experiment.build_task(config).best)
-        self.lock = self.ledger.lock()
-        self.lock.__enter__()  # until the process ends
+                                   best=task.build(config, info).best)
         self.ledger.announce()
+        self.ledger.write_best()  # a kill may have come before it
         self.reporter = Reporter(self.ledger, lambda line: print(line, flush=True))
         if not self.ledger.settled():
-            self.reporter.images(0, self.evaluation.first_images())
+            images = self.evaluation.first_images()
+            if images is not None:
+                self.reporter.images(0, images)
 
     def evaluate(self, step: int) -> None:
         """One result or one recorded reason for `step`."""
@@ -133,16 +157,16 @@ class Watcher:
             print(f"evaluator: step {step} is left out: {wrong}", flush=True)
             return
         results = {kind: self.evaluation.run(weights) for kind, weights in kinds.items()}
-        self.reporter.report(step, results)
+        if not self.reporter.report(step, results):
+            print(f"evaluator: step {step} is left out: {self.ledger.folder} has it already", flush=True)
 
     def say_end(self, done: dict | None) -> None:
         """The last lines: why it ends, and the best checkpoint."""
-        ledger = watch.Ledger(self.flags.model_dir, self.flags.split)
-        best = ledger.best()
         why = f"training is done at step {done['step']}" if done else "one look is over (--run_once)"
         print(f"evaluator: {why}; every published checkpoint is evaluated")
+        best = self.ledger.best_line() if self.evaluation else None
         if best:
-            name = ledger.best_metric
+            name = self.ledger.best_metric
             print(f"best: step {best['step']}: {name.replace('_at_', ' @ ')} = {best[name]:.4f} "
                   f"({best['examples']} examples, {best['weights'].replace('ema', 'EMA')} weights)")
 

@@ -12,9 +12,11 @@ TensorBoard's own computes checksums in Python: 0.2 s a megabyte, and a graph ha
     events.flush()               # before a checkpoint is published: who resumes from it misses nothing
 
 Nothing is buffered by a thread: what a call wrote is in the file at the latest after flush(). A record cut
-short by a kill is the end of its file to every reader, and the next process writes a file of its own.
+short by a kill or a full disk is the end of its file to every reader, and the next process writes a file of its own.
+Where a file cannot be written, every method raises a UserError.
 """
 
+import contextlib
 import os
 import re
 import socket
@@ -30,6 +32,8 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_DOUBLE, DT_FLOAT, DT_STRING
 
+from trainer import files
+
 
 class Events:
     """One process's event file in a folder, which is created. For one writer at a time.
@@ -39,8 +43,10 @@ class Events:
     """
 
     def __init__(self, folder):
-        tf.io.gfile.makedirs(folder)
-        self._writer = tf.io.TFRecordWriter(os.path.join(folder, _file_name(folder)))
+        with _writing(folder):
+            tf.io.gfile.makedirs(folder)
+            self._path = os.path.join(folder, _file_name(folder))
+            self._writer = tf.io.TFRecordWriter(self._path)
         source = SourceMetadata(writer="lockstep.trainer.events")
         self._write(Event(file_version="brain.Event:2", source_metadata=source))
         self.flush()
@@ -102,11 +108,13 @@ class Events:
 
     def flush(self):
         """Hands everything written so far to the operating system: a kill loses none of it."""
-        self._writer.flush()
+        with _writing(self._path):
+            self._writer.flush()
 
     def close(self):
         """Flushes and closes the file; nothing can be written afterwards."""
-        self._writer.close()
+        with _writing(self._path):
+            self._writer.close()
 
     def _summary(self, step, plugin, tensors):
         metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin))
@@ -115,7 +123,17 @@ class Events:
 
     def _write(self, event):
         event.wall_time = time.time()
-        self._writer.write(event.SerializeToString())
+        with _writing(self._path):
+            self._writer.write(event.SerializeToString())
+
+
+@contextlib.contextmanager
+def _writing(path):
+    """Turns TensorFlow's error, of a full disk say, into the UserError that names the file and what to do."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise files.cannot_write(path, error.message) from error
 
 
 def _tensor(dtype, shape=(), **content):

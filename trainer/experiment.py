@@ -15,43 +15,39 @@ import tensorflow as tf
 
 from input_pipeline import augment, datasets, pipeline
 from models import registry
-from trainer import inner_loop, optimizers, schedules, task, watch
+from trainer import checks, inner_loop, optimizers, schedules, task, transfer, watch
 from trainer import step as step_lib
-from trainer.config import TRANSIENT, Config, UserError
+from trainer.config import TRANSIENT, Config, UserError, data_options
 from trainer.evaluate import Evaluation
-from trainer.resolve import Run, check_batch
+from trainer.resolve import Run
 from trainer.state import State
 
 FIRST_LOSS_SCALE = 2.0**15  # of float16
 
 
 def build_model(config: Config, info: datasets.Info) -> keras.Model:
-    """The network of `config` for this data set's images. UserError if it does not fit them."""
+    """The network of `config` for this data set's examples. UserError if it does not fit them."""
+    options = {name: getattr(config, name) for name in registry.OPTIONS}
     try:
         return registry.build(config.model, input_shape=augment.check(config.augment, info.input_shape),
-                              classes=config.classes, head=config.head, local=config.local,
-                              sync_batch_norm=config.sync_batch_norm)
+                              classes=config.classes, outputs=info.target_shape[0] if info.target_shape else 0,
+                              sync_batch_norm=config.sync_batch_norm, **options)
     except ValueError as error:
         raise UserError(f"--model={config.model} cannot be built: {error}") from error
-
-
-def build_task(config: Config) -> task.Classification:
-    """What is learned."""
-    return task.Classification(classes=config.classes, head=config.head, label_smoothing=config.label_smoothing)
 
 
 def load(config: Config, split: str):
     """The source of a split. UserError if its files cannot be read."""
     try:
-        return datasets.load(config.dataset, split, config.data_dir)
+        return datasets.load(config.dataset, split, config.data_dir, **data_options(config))
     except (ValueError, OSError) as error:
         raise UserError(f"--data_dir={config.data_dir}: {error}") from error
 
 
 def evaluation(config: Config, info: datasets.Info, strategy, split: str) -> Evaluation:
     """One exact pass over `split` on `strategy`, with a network of its own."""
-    return Evaluation(strategy, lambda: build_model(config, info), build_task(config), load(config, split),
-                      augment.parse(config.augment))
+    return Evaluation(strategy, lambda: build_model(config, info), task.build(config, info), load(config, split),
+                      augment.parse(config.augment), views=config.test_time_augmentation)
 
 
 class Experiment:
@@ -59,9 +55,9 @@ class Experiment:
 
     def __init__(self, run: Run, strategy: tf.distribute.Strategy):
         config = run.config
-        check_batch(config, strategy.num_replicas_in_sync)  # a TPU's cores are known only now
+        checks.batch(config, strategy.num_replicas_in_sync)  # a TPU's cores are known only now
         self.config, self.info, self.strategy = config, run.info, strategy
-        self.task = build_task(config)
+        self.task = task.build(config, run.info)
         self.source = load(config, "train")
         self.augmentation = augment.parse(config.augment)
         self.schedule = schedules.build(
@@ -71,11 +67,14 @@ class Experiment:
         rate = step_lib.Rate()
         with strategy.scope():
             self.model = build_model(config, run.info)
-            decayed = registry.decayed_kernels(config.model, self.model)
+            transfer.prepare(config, self.model)
+            head = transfer.head_variables(self.model)
+            decayed = [kernel for kernel in registry.decayed_kernels(config.model, self.model)
+                       if not config.freeze or any(kernel is variable for variable in head)]
             optimizer = optimizers.build(
                 config.optimizer, learning_rate=rate, momentum=config.momentum, nesterov=config.nesterov,
                 weight_decay=config.weight_decay, decayed=decayed,
-                head=[layer for layer in self.model.layers if layer.trainable_variables][-1].trainable_variables)
+                head=head)
             optimizer.build(self.model.trainable_variables)
         self.state = State(
             strategy, self.model, optimizer, ema=config.ema_decay > 0, metrics=len(self.task.train_metrics),
@@ -84,7 +83,7 @@ class Experiment:
         with tf.device("cpu:0"):
             self.stop = tf.Variable(False, trainable=False, name="stop")
         step = step_lib.build(strategy, self.state, self.task, config, schedule=self.schedule, rate=rate,
-                              decayed=decayed, examples=len(self.source), stop=self.stop)
+                              decayed=decayed, head=head, examples=len(self.source), stop=self.stop)
         self.loss_names = step.loss_names
         self.loop = inner_loop.InnerLoop(step, self.state, self.model, max_skipped_steps=config.max_skipped_steps,
                                          deterministic=config.deterministic)
@@ -111,8 +110,8 @@ def write_config(config: Config, info: datasets.Info) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     values = {name: value for name, value in vars(config).items() if name not in TRANSIENT}
     versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "absl-py", "tensorboard")}
-    data = {"name": info.name, "input_shape": info.input_shape, "classes": info.classes,
-            "examples": {"train": info.train_examples, "test": info.test_examples}}
+    data = {"name": info.name, "input_shape": info.input_shape, "target_shape": info.target_shape,
+            "classes": info.classes, "examples": info.examples}
     text = json.dumps({"config": values, "data": data, "versions": {"python": platform.python_version(), **versions},
                        "git_revision": _git_revision()}, indent=1)
     watch.write_whole(folder / "config.json", text + "\n")

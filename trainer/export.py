@@ -52,7 +52,7 @@ def export(values: absl_flags.FlagValues, _: list[str]) -> int:
     write(ready, output)
     sizes = ", ".join(map(str, found.info.input_shape))
     print(f"exported {ready} to {shown(output)}: {ready.task.input_name} [n, {sizes}] float32 in raw units "
-          f"-> {ready.task.output_name} [n, {len(found.classes)}] float32")
+          f"-> {ready.task.output_name} [n, {', '.join(map(str, ready.task.output_shape))}] float32")
     return 0
 
 

@@ -116,15 +116,15 @@ def predict(model_dir: str, export: str) -> None:
     import numpy as np
     import tensorflow as tf
 
-    from trainer import experiment
+    from trainer import experiment, task
     tf.config.set_visible_devices([], "GPU")
     found = restored.find(model_dir)
     example = experiment.load(found.config, "test").read(tf.constant([0], tf.int64))
-    task = experiment.build_task(found.config)
+    what = task.build(found.config, found.info)
     serve = tf.saved_model.load(export).signatures["serving_default"]
-    answer = serve(**{task.input_name: tf.cast(example["input"], tf.float32)})[task.output_name].numpy()
-    assert answer.shape == (1, len(found.classes)) and np.isfinite(answer).all(), answer
-    print(task.answer(answer[0], found.classes))
+    answer = serve(**{what.input_name: tf.cast(example["input"], tf.float32)})[what.output_name].numpy()
+    assert answer.shape == (1, *what.output_shape) and np.isfinite(answer).all(), answer
+    print(what.answer(answer[0], found.classes))
 
 
 if __name__ == "__main__":

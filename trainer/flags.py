@@ -15,7 +15,7 @@ from absl import flags
 
 from trainer import config
 from trainer.config import FIELDS, UserError
-from trainer.rules import SHOWN_CHARACTERS, Rule, shown, suggestion, text_of
+from trainer.rules import SHOWN_CHARACTERS, Rule, listed, shown, suggestion, text_of
 
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 HELP_COLUMNS, HELP_INDENT = 100, 30
@@ -152,7 +152,7 @@ def help_text() -> str:
             group = field.metadata["group"]
             lines += ["", group.capitalize()]
         choices = names.get(name) or config.rule(name).choices
-        text = field.metadata["help"] + (f": {', '.join(choices)}" if choices else "")
+        text = field.metadata["help"] + (f": {listed(choices)}" if choices else "")
         value = getattr(recipe, name)
         default = "" if value in (None, "", ()) else f"={text_of(value)}"
         lines += wrapped(text, f"  --{name}{default}".ljust(HELP_INDENT - 1) + " ", " " * HELP_INDENT)

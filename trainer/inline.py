@@ -1,15 +1,15 @@
-"""Evaluation inside the trainer, --eval_steps: on the training devices, with the ledger that a separate evaluator uses.
+"""Evaluation inside the trainer, --eval_steps: on the training devices, with the ledger that a separate evaluator uses; of the
+validation examples where the data set has such, since it chooses between checkpoints, else of the test examples.
 
     inline = InlineEvaluation(run, experiment, say=print)
     stop = inline.run(step)        # whether --early_stop_evals says that it is enough
 """
 from trainer.config import UserError
 from trainer.experiment import Experiment, evaluation
+from trainer.names import score
 from trainer.report import Reporter
 from trainer.resolve import Run
 from trainer.watch import Ledger
-
-SPLIT = "test"
 
 
 class InlineEvaluation:
@@ -20,7 +20,8 @@ class InlineEvaluation:
 
     def __init__(self, run: Run, experiment: Experiment, *, say):
         self._run, self._experiment, self._say = run, experiment, say
-        self._ledger = Ledger(run.config.model_dir, SPLIT, best=experiment.task.best)
+        self._split = run.info.selection_split
+        self._ledger = Ledger(run.config.model_dir, self._split, best=experiment.task.best)
         self._evaluation = self._reporter = None
 
     @property
@@ -31,11 +32,11 @@ class InlineEvaluation:
         """Evaluates and reports, unless that was done; whether the last --early_stop_evals brought nothing better."""
         metric, scores = self._ledger.best_metric, {}
         if step not in self._ledger.settled():
-            scores[step] = self._evaluate(step)[metric]
+            scores[step] = score(metric, self._evaluate(step)[metric])
         interval = self._run.config.eval_steps
         for line in self._ledger.results():  # also those of earlier processes; of each step, the first kind of weights
             if line["step"] <= step and line["step"] % interval == 0:
-                scores.setdefault(line["step"], line[metric])
+                scores.setdefault(line["step"], score(metric, line[metric]))
         best = max(scores, key=lambda s: (scores[s], -s), default=step)
         return 0 < self._run.config.early_stop_evals <= sum(s > best for s in scores)
 
@@ -43,7 +44,7 @@ class InlineEvaluation:
         """The results of the first kind of weights; the chief reports those of all kinds."""
         experiment = self._experiment
         if self._evaluation is None:
-            self._evaluation = evaluation(self._run.config, self._run.info, experiment.strategy, SPLIT)
+            self._evaluation = evaluation(self._run.config, self._run.info, experiment.strategy, self._split)
         results = {kind: self._evaluation.run({path: value.read_value() for path, value in weights.items()})
                    for kind, weights in experiment.weights().items()}
         if self._run.plan.is_chief:

@@ -15,7 +15,7 @@ from trainer import summaries
 from trainer.state import State
 from trainer.step import Step
 
-KEPT = ("losses", "gradient_norm", "rate", "indices", "stop")  # of the last step's metrics
+KEPT = ("losses", "gradient_squares", "gradient_norm", "rate", "indices", "stop")  # of the last step's metrics
 
 
 class InnerLoop:
@@ -39,6 +39,15 @@ class InnerLoop:
         """One step; its metrics with `extras` and `gradients`, and `waited`."""
         return self._one(iterator)
 
+    @property
+    def diverged(self) -> bool:
+        """Whether more steps in a row were not finite than are allowed."""
+        return int(self._state.skipped_in_row) > self._max_skipped
+
+    def still(self, step: int) -> bool:
+        """For another thread: whether what it read since it read `step` from the state is of that one moment."""
+        return not bool(self._step.writing) and int(self._state.step) == step
+
     def _loop(self, iterator, until):
         self.traces["step"] += 1
         state = self._state
@@ -52,8 +61,9 @@ class InnerLoop:
             return {name: metrics[name] for name in KEPT}, waited + seconds
 
         losses, batch_size = len(self._step.loss_names), self._step.batch_size
-        none = {"losses": tf.zeros([losses]), "gradient_norm": tf.zeros([]), "rate": tf.zeros([]),
-                "indices": tf.zeros([batch_size], tf.int64), "stop": tf.constant(False)}
+        none = {"losses": tf.zeros([losses]), "gradient_squares": tf.zeros([self._step.variables]),
+                "gradient_norm": tf.zeros([]), "rate": tf.zeros([]), "indices": tf.zeros([batch_size], tf.int64),
+                "stop": tf.constant(False)}
         metrics, waited = tf.while_loop(more, body, [none, tf.constant(0.0, tf.float64)], parallel_iterations=1)
         return {**metrics, "waited": waited}
 

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         return train.run(run)
     except config.UserError as error:
         print(f"trainer: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code  # 3 where the values to save were not finite
 
 
 def get_data(run: resolve.Run) -> None:

@@ -2,21 +2,24 @@
 
     checkpoints/ckpt-00001000.data-00000-of-00001, .index    a TensorFlow checkpoint
     checkpoints/ckpt-00001000.json                           its manifest: step, sha256 and size of both
+    checkpoints/ckpt-00001000.*.damaged                      set aside: something was wrong with it at a start
 
-The manifest is written last, by rename: no manifest, no checkpoint.
+The manifest is written last, by rename: no manifest, no checkpoint. What a kill left without one, and what was set aside,
+goes when its step is beyond those that are kept, as any other checkpoint does.
 
     step, notes = manifest.newest_whole(folder)
 """
-import contextlib
 import hashlib
-import json
 import os
 import pathlib
 import re
+import stat
 
+from trainer import files
 from trainer.config import UserError
 
-MANIFEST = re.compile(r"ckpt-(\d{8,})\.json")
+FILE = re.compile(r"ckpt-([0-9]{8,19})\.(data-00000-of-00001|index|json)(\.damaged)?")
+DAMAGED = ".damaged"
 
 
 def prefix(folder: pathlib.Path, step: int) -> pathlib.Path:
@@ -24,36 +27,79 @@ def prefix(folder: pathlib.Path, step: int) -> pathlib.Path:
     return pathlib.Path(folder) / f"ckpt-{step:08d}"
 
 
+def manifest_of(folder: pathlib.Path, step: int) -> pathlib.Path:
+    """The manifest of the checkpoint of `step`."""
+    return prefix(folder, step).with_suffix(".json")
+
+
+def files_of(folder: pathlib.Path, step: int) -> list[pathlib.Path]:
+    """The two files that a checkpoint's manifest names."""
+    base = prefix(folder, step)
+    return [base.with_name(f"{base.name}.data-00000-of-00001"), base.with_name(f"{base.name}.index")]
+
+
+def present(folder: pathlib.Path) -> dict[int, list[pathlib.Path]]:
+    """Every file of a checkpoint, published, set aside or left by a kill, by step."""
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}; restore it, or give another --model_dir") from None
+    found: dict[int, list[pathlib.Path]] = {}
+    for match in filter(None, map(FILE.fullmatch, names)):
+        if match[1] == f"{int(match[1]):08d}":
+            found.setdefault(int(match[1]), []).append(pathlib.Path(folder, match[0]))
+    return found
+
+
 def published(folder: pathlib.Path) -> list[int]:
     """The steps that have a manifest, ascending."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return []
-    return sorted(int(match[1]) for match in map(MANIFEST.fullmatch, names) if match)
+    return sorted(step for step, paths in present(folder).items() if manifest_of(folder, step) in paths)
 
 
 def damage(folder: pathlib.Path, step: int) -> str:
     """What is wrong with the published checkpoint of `step`; "" if it is whole."""
-    manifest = prefix(folder, step).with_suffix(".json")
+    manifest = manifest_of(folder, step)
     try:
-        entry = json.loads(manifest.read_text())
-        files = {name: (facts["size"], facts["sha256"]) for name, facts in entry["files"].items()}
-        if entry["step"] != step or set(files) != {path.name for path in files_of(folder, step)}:
-            return f"{manifest.name} belongs to another checkpoint"
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        return f"{manifest.name} cannot be read ({type(error).__name__}: {error})"
-    for name, (size, digest) in files.items():
-        path = manifest.with_name(name)
+        facts = _facts(files.read_json(manifest))
+    except FileNotFoundError:
+        return f"{manifest.name} is not there"
+    except (ValueError, RecursionError) as error:
+        return f"{manifest.name} is no manifest: {error}"
+    if facts.pop("step") != step or set(facts) != {path.name for path in files_of(folder, step)}:
+        return f"{manifest.name} belongs to another checkpoint"
+    for path in files_of(folder, step):
+        size, digest = facts[path.name]
         try:
-            found = path.stat().st_size
-            if found != size:
-                return f"{name} has {found} bytes, {size} were written"
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                return f"{path.name} is not a file"
+            if status.st_size != size:
+                return f"{path.name} has {status.st_size} bytes, {size} were written"
             if sha256(path) != digest:
-                return f"{name} was changed: its sha256 is not the manifest's"
+                return f"{path.name} was changed: its sha256 is not the manifest's"
         except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+            return f"{path.name} cannot be read ({error.strerror})"
     return ""
+
+
+def _facts(entry) -> dict:
+    """A manifest's step, and (size, sha256) by the names of its files. ValueError: it is none."""
+    if not isinstance(entry, dict) or type(entry.get("step")) is not int or not isinstance(entry.get("files"), dict):
+        raise ValueError('it has no "step" or no "files"')
+    found = {"step": entry["step"]}
+    for name, facts in entry["files"].items():
+        if not isinstance(facts, dict) or type(facts.get("size")) is not int or type(facts.get("sha256")) is not str:
+            raise ValueError(f'{name[:100]!r} has no "size" or no "sha256"')
+        found[name] = facts["size"], facts["sha256"]
+    return found
+
+
+def signature(folder: pathlib.Path, step: int) -> tuple:
+    """What changes when somebody writes to a file of the checkpoint. OSError: one is missing."""
+    status = [os.stat(path) for path in (manifest_of(folder, step), *files_of(folder, step))]
+    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in status)
 
 
 def newest_whole(folder: pathlib.Path) -> tuple[int | None, list[str]]:
@@ -74,37 +120,25 @@ def newest_whole(folder: pathlib.Path) -> tuple[int | None, list[str]]:
 
 
 def set_aside(folder: pathlib.Path, step: int) -> None:
-    """Takes a damaged checkpoint out of the published ones: its manifest gets the ending `.damaged`."""
-    manifest = prefix(folder, step).with_suffix(".json")
-    manifest.rename(manifest.with_name(manifest.name + ".damaged"))
-    sync(folder)
+    """Takes a damaged checkpoint out of the published ones: its files get the ending `.damaged`, the manifest first."""
+    for path in (manifest_of(folder, step), *files_of(folder, step)):
+        with files.writing(path):
+            if os.path.lexists(path):
+                path.rename(path.with_name(path.name + DAMAGED))
+            files.sync(folder)
 
 
 def delete(folder: pathlib.Path, step: int) -> None:
     """Retires a checkpoint: the manifest first, so that a kill in between leaves no half of a published one."""
-    prefix(folder, step).with_suffix(".json").unlink()
-    sync(folder)
+    manifest_of(folder, step).unlink(missing_ok=True)
+    files.sync(folder)
     for path in files_of(folder, step):
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        path.unlink(missing_ok=True)
+    for path in (manifest_of(folder, step), *files_of(folder, step)):
+        path.with_name(path.name + DAMAGED).unlink(missing_ok=True)
 
 
 def sha256(path: pathlib.Path) -> str:
     """The file's digest, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def files_of(folder: pathlib.Path, step: int) -> list[pathlib.Path]:
-    """The two files that a checkpoint's manifest names."""
-    base = prefix(folder, step)
-    return [base.with_name(f"{base.name}.data-00000-of-00001"), base.with_name(f"{base.name}.index")]
-
-
-def sync(path: pathlib.Path) -> None:
-    """Flushes a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

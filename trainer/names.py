@@ -1,4 +1,4 @@
-"""Names of the optimizers and schedules, apart from what builds them.
+"""Names of the optimizers, schedules and metrics, apart from what builds them.
 
 The configuration checks names before TensorFlow is imported, so that a wrong command fails at once;
 `optimizers` and `schedules`, which import TensorFlow, build what is named here.
@@ -13,3 +13,11 @@ SCHEDULES = ("constant", "exponential", "cosine", "linear", "piecewise")
 DECOUPLED = ("adamw", "lamb", "lars", "muon")
 # Optimizers that use the momentum they are given; the others have constants of their own (Adam's 0.9).
 MOMENTUM = ("sgd", "rmsprop", "lars", "muon")
+
+# Metrics of which less is better; of the others more is.
+LOWER_IS_BETTER = ("loss", "mse", "mae")
+
+
+def score(metric: str, value: float) -> float:
+    """`value` of `metric`, turned so that larger is better."""
+    return -value if metric in LOWER_IS_BETTER else value

@@ -5,8 +5,10 @@ One line of JSON a file on stdout, in the order given; everything else goes to s
     {"file": "7.png", "class": "7", "probability": 0.98, "top": [["7", 0.98], ["1", 0.01], ...]}
 
 Files are PNG, JPEG, BMP, GIF (the first frame) or NumPy's .npy ([h, w] or [h, w, channels]). Their values are
-taken as they are, so they must be in the data set's units; size and channels are converted. What cannot be
-read is named on stderr, the other files are predicted, and the exit code is 2.
+taken as they are, so they must be in the data set's units; size and channels are converted. A network that restores
+images gives {"file", "image"}, the numbers [h][w][c]. One that forecasts takes CSV files as `input_pipeline.series`
+reads them, goes on from their last months, and gives {"file", "forecast"}. What cannot be read is named on stderr, the
+other files are predicted, and the exit code is 2.
 """
 from trainer import signals
 
@@ -22,6 +24,7 @@ from collections.abc import Iterator
 import numpy as np
 from absl import flags as absl_flags
 
+from input_pipeline import series
 from trainer import flags, image_files, restored
 from trainer.config import UserError
 from trainer.rules import one_line
@@ -45,7 +48,7 @@ def main(argv: list[str]) -> int:
 def start(values: absl_flags.FlagValues, files: list[str]) -> int:
     """Predicts `files` as the flags say."""
     if not files:
-        raise UserError("no FILE is given; name the images to predict, such as 7.png")
+        raise UserError("no FILE is given; name the files to predict, such as 7.png")
     found = restored.find(values.model_dir, values.step)
     restored.say("predict", found)
     return predict(found, files)
@@ -61,18 +64,18 @@ def predict(found: restored.Found, files: list[str]) -> int:
         return 2
     ready = restored.load(found)
     print(f"predict: {ready}", file=sys.stderr, flush=True)
-    images = Images(found.info.input_shape)
-    for batch in images.batches(files):
-        rows = ready.serve(np.stack([image for _, image in batch]))[ready.task.output_name].numpy()
+    inputs = Inputs(found.info.input_shape)
+    for batch in inputs.batches(files):
+        rows = ready.serve(np.stack([values for _, values in batch]))[ready.task.output_name].numpy()
         for (path, _), row in zip(batch, rows, strict=True):
             if np.isfinite(row).all():
                 print(json.dumps({"file": path, **ready.task.answer(row, found.classes)}, allow_nan=False))
             else:
-                images.failed = True
+                inputs.failed = True
                 complain(path, "the network's answer is not finite: the values are too large, "
                          "or the weights broken")
         sys.stdout.flush()
-    return 2 if unreadable or images.failed else 0
+    return 2 if unreadable or inputs.failed else 0
 
 
 def missing(path: str) -> str:
@@ -89,19 +92,21 @@ def complain(path: str, reason: str) -> None:
     print(one_line(f"predict: {path!r}: {reason}"), file=sys.stderr, flush=True)
 
 
-class Images:
-    """Reads files as images of one shape. failed: whether one could not be read."""
+class Inputs:
+    """Reads files as what a network takes: images (height, width, channels) or series (past, 1). failed: whether one
+    could not be read."""
 
-    def __init__(self, shape: tuple[int, int, int]):
+    def __init__(self, shape: tuple[int, ...]):
         self.shape, self.failed, self._said = shape, False, False
+        self._read = image_files.read if len(shape) == 3 else read_series
 
     def batches(self, files: list[str]) -> Iterator[list[tuple[str, np.ndarray]]]:
-        """(file, image) of the files that can be read, at most BATCH_SIZE together."""
+        """(file, values) of the files that can be read, at most BATCH_SIZE together."""
         for first in range(0, len(files), BATCH_SIZE):
             batch = []
             for path in files[first:first + BATCH_SIZE]:
                 try:
-                    image, note = image_files.read(path, self.shape)
+                    values, note = self._read(path, self.shape)
                 except image_files.Unreadable as error:
                     self.failed = True
                     complain(path, str(error))
@@ -109,9 +114,20 @@ class Images:
                 if note and not self._said:
                     self._said = True
                     complain(path, f"{note}, the data set's size; so is every other file of another size")
-                batch.append((path, image))
+                batch.append((path, values))
             if batch:
                 yield batch
+
+
+def read_series(path: str, shape: tuple[int, int]) -> tuple[np.ndarray, str]:
+    """The last values of a CSV file, float32 of `shape` (past, 1), and no note. Raises image_files.Unreadable."""
+    try:
+        _, values = series.read_csv(path)
+    except (ValueError, OSError) as error:
+        raise image_files.Unreadable(str(getattr(error, "strerror", None) or error)) from None
+    if len(values) < shape[0]:
+        raise image_files.Unreadable(f"has {len(values)} months, the network takes the last {shape[0]}")
+    return values[-shape[0]:, np.newaxis].astype(np.float32), ""
 
 
 if __name__ == "__main__":

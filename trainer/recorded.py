@@ -9,7 +9,7 @@ threads, the data's place); any other value must be the recorded one.
 import json
 import pathlib
 
-from trainer import manifest
+from trainer import files, manifest
 from trainer.config import FIELDS, TRANSIENT, Config, UserError, may_change, rule
 from trainer.rules import shown
 
@@ -18,23 +18,16 @@ RESOLVED = {"train_steps": (0,), "decay_steps": ((), (0,)), "precision": ("auto"
             "model_dir": ("",)}
 # Without these a run cannot go on as it was. What may change has its default where it is absent.
 NEEDED = tuple(name for name in FIELDS if not may_change(name) or name == "train_steps")
-LARGEST_BYTES = 1 << 20  # of a config.json
 
 
 def read_recorded(model_dir: str) -> dict | None:
     """Every option as recorded in `model_dir`/config.json, None where there is no such file. UserError: it is wrong."""
     path = pathlib.Path(model_dir, "config.json")
     try:
-        with open(path, "rb") as file:
-            text = file.read(LARGEST_BYTES + 1)
-        if len(text) > LARGEST_BYTES:
-            raise ValueError(f"more than {LARGEST_BYTES} bytes")
-        return _checked(json.loads(text))
+        return _checked(files.read_json(path))
     except FileNotFoundError:
         return None
-    except OSError as error:
-        reason = error.strerror
-    except RecursionError:
+    except RecursionError:  # of _checked
         reason = "it is nested without end"
     except ValueError as error:
         reason = str(error)

@@ -19,18 +19,22 @@ class Reporter:
         self._events = Events(str(ledger.folder))
         self._events.restart(max(ledger.settled(), default=0))
 
-    def report(self, step: int, results: dict[str, dict]) -> None:
-        """results: of each kind of weights; the first kind's numbers have the plain tags in TensorBoard."""
-        lines = {kind: {name: value for name, value in result.items() if name != "confusion"}
+    def report(self, step: int, results: dict[str, dict]) -> bool:
+        """results: of each kind of weights; the first kind's numbers have the plain tags in TensorBoard.
+
+        Returns whether they are in the ledger: not if the step was settled meanwhile.
+        """
+        lines = {kind: {name: value for name, value in result.items() if name not in ("counts", "pictures")}
                  for kind, result in results.items()}
         first = next(iter(results))
         for kind, line in lines.items():
             self._say(evaluator_line(datetime.datetime.now(), step, line[self.ledger.best_metric], line["examples"], kind))
             self._events.scalars(step, {name if kind == first else f"{name}/{kind}": value
                                         for name, value in line.items() if name != "examples"})
-        self._events.images(step, "confusion_matrix", summaries.confusion_image(results[first]["confusion"]))
+        for tag, picture in results[first]["pictures"].items():
+            self._events.images(step, tag, picture)
         self._events.flush()
-        self.ledger.record(step, lines)
+        return self.ledger.record(step, lines)
 
     def images(self, step: int, images) -> None:
         """Shows the split's first images, [n, h, w, c] in any units."""

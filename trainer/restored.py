@@ -27,9 +27,9 @@ if typing.TYPE_CHECKING:
     import numpy as np
     import tensorflow as tf
 
-    from trainer.task import Classification
+    from trainer.task import Task
 
-SPLIT = "test"  # whose best checkpoint --step=best means
+SPLITS = ("validation", "test")  # whose best checkpoint --step=best means: of the first that was evaluated
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Restored:
     """
 
     found: Found
-    task: "Classification"
+    task: "Task"
     kind: str
     model: "keras.Model"
     serve: "tf.types.experimental.PolymorphicFunction"
@@ -152,7 +152,7 @@ def load(found: Found) -> Restored:
     import tensorflow as tf
 
     from input_pipeline import augment
-    from trainer import experiment
+    from trainer import evaluate, experiment, task
     folder = pathlib.Path(config.model_dir, "checkpoints")
     try:
         kind, values = next(iter(weights(folder, found.step).items()))
@@ -170,15 +170,15 @@ def load(found: Found) -> Restored:
                             f"{'absent' if value is None else value.shape} there and {tuple(variable.shape)} "
                             "here; use the program that trained it")
         variable.value.assign(value)
-    task, augmentation = experiment.build_task(config), augment.parse(config.augment)
+    what, augmentation = task.build(config, info), augment.parse(config.augment)
 
     @tf.function(autograph=False, input_signature=[
-        tf.TensorSpec([None, *info.input_shape], tf.float32, name=task.input_name)])
+        tf.TensorSpec([None, *info.input_shape], tf.float32, name=what.input_name)])
     def serve(batch):
-        outputs = model(augmentation.evaluate(batch), training=False)
-        return {task.output_name: task.predictions(outputs)}
+        outputs = evaluate.answer(model, augmentation.evaluate(batch), config.test_time_augmentation)
+        return {what.output_name: what.predictions(outputs)}
 
-    return Restored(found=found, task=task, kind=kind, model=model, serve=serve)
+    return Restored(found=found, task=what, kind=kind, model=model, serve=serve)
 
 
 def say(command: str, found: Found) -> None:
@@ -189,13 +189,16 @@ def say(command: str, found: Found) -> None:
 
 def _best_step(model_dir: str) -> int | None:
     """The step of the best evaluation, None where there was none."""
-    ledger = watch.Ledger(model_dir, SPLIT)
-    try:
-        best = ledger.best()
-        return best and int(best["step"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{shown(ledger.folder / 'best.json')} cannot be read ({type(error).__name__}: "
-                        f"{error}); give --step=latest") from None
+    for split in SPLITS:
+        ledger = watch.Ledger(model_dir, split)
+        try:
+            best = ledger.best()
+            if best:
+                return int(best["step"])
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"{shown(ledger.folder / 'best.json')} cannot be read ({type(error).__name__}: "
+                            f"{error}); give --step=latest") from None
+    return None
 
 
 def _read_info(model_dir: str) -> datasets.Info:
@@ -204,12 +207,15 @@ def _read_info(model_dir: str) -> datasets.Info:
     try:
         data = json.loads(path.read_text())["data"]
         shape, classes = tuple(data["input_shape"]), tuple(data["classes"])
-        if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape):
-            raise ValueError(f"input_shape is {shape}")
-        if not classes or not all(isinstance(name, str) for name in classes):
+        target = tuple(data["target_shape"]) if data.get("target_shape") else None
+        for name, sizes, ranks in ("input_shape", shape, (2, 3)), ("target_shape", target or (1,), (1,)):
+            if len(sizes) not in ranks or not all(type(size) is int and size > 0 for size in sizes):
+                raise ValueError(f"{name} is {sizes}")
+        if not (classes or target) or not all(isinstance(name, str) for name in classes):
             raise ValueError(f"classes is {classes}")
-        return datasets.Info(name=data["name"], input_shape=shape, classes=classes,
-                             train_examples=data["examples"]["train"], test_examples=data["examples"]["test"])
+        examples = {f"{split}_examples": count for split, count in data["examples"].items()}
+        return datasets.Info(name=data["name"], input_shape=shape, target_shape=target, classes=classes,
+                             splits=tuple(data["examples"]), **examples)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(f"{shown(path)} does not describe the data set ({type(error).__name__}: {error}); "
                         "give the training command once more, which writes it") from None

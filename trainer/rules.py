@@ -27,7 +27,9 @@ FORMS = {bool: "true or false", int: "a whole number written as an integer", flo
 
 
 class UserError(ValueError):
-    """A wrong flag, configuration, path or datum: one line for the user, exit code 2."""
+    """A wrong flag, configuration, path or datum: one line for the user, exit code 2 (or what a kind of it says)."""
+
+    exit_code = 2
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
@@ -83,7 +85,7 @@ class Rule:
             if broken:
                 raise ValueError(broken + self._example())
         if self.choices and value not in self.choices:
-            raise ValueError(f"must be one of {', '.join(self.choices)}{suggestion(value, self.choices)}")
+            raise ValueError(f"must be one of {listed(self.choices)}{suggestion(value, self.choices)}")
 
     def _broken(self, number) -> str:
         """The rule that a number breaks, "" if it keeps to all."""
@@ -118,6 +120,12 @@ class Rule:
 def _integer(text: str) -> int:
     # Python refuses to convert thousands of digits; no option takes so many.
     return int(text) if len(text) <= 100 else (-1 if text.startswith("-") else 1) * 10**100
+
+
+def listed(choices) -> str:
+    """The choices for a line: those of a family, FAMILY/MEMBER, in one word."""
+    families = dict.fromkeys(f"{name.split('/')[0]}/NAME" for name in choices if "/" in name)
+    return ", ".join([*(name for name in choices if "/" not in name), *families])
 
 
 def suggestion(value: str, known, prefix: str = "") -> str:

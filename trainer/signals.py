@@ -1,8 +1,8 @@
 """SIGTERM and SIGINT, heard within milliseconds whatever the main thread is doing.
 
 A Python handler runs only between bytecodes, so not inside one long call into TensorFlow. Hence a daemon thread that
-reads the wake-up pipe: before there is anything to save it ends the process at once, later it calls what the training
-loop registered (which sets the flag that the loop inside the graph reads).
+reads the wake-up pipe: before there is anything to save it ends the process at once, later it calls what the command
+registered, while training trainer.stopping.
 
     signals.install()                   # the first thing a command does
     signals.on_signal(callback)         # from now on: callback(number), in the watching thread

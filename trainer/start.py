@@ -6,7 +6,7 @@ import json
 import pathlib
 import sys
 
-from trainer import checkpoint, distribution, manifest, summaries
+from trainer import checkpoint, distribution, manifest, summaries, transfer, watch
 from trainer.config import UserError
 from trainer.experiment import Experiment
 from trainer.resolve import Run
@@ -16,17 +16,26 @@ def begin(experiment: Experiment, run: Run) -> tuple[int, str]:
     """Fills the state: resumed from the newest whole checkpoint, warm from another run's, or fresh. (step, how)"""
     config, folder = run.config, pathlib.Path(run.config.model_dir, "checkpoints")
     step, notes = manifest.newest_whole(folder)
-    for note in notes:
-        print(f"trainer: {note}; it is set aside", file=sys.stderr)
-    for bad in [s for s in manifest.published(folder) if step is not None and s > step]:
-        if run.plan.is_chief:
+    notes = [f"{note}; it is set aside" for note in notes]
+    watch.done(config.model_dir, notes.append)
+    if run.plan.is_chief:
+        for bad in [s for s in manifest.published(folder) if step is not None and s > step]:
             manifest.set_aside(folder, bad)
+        for ledger in watch.ledgers(config.model_dir, best=experiment.task.best):
+            ledger.restart(step or 0)
+        for note in notes:
+            print(f"trainer: {note}", file=sys.stderr)
     if step is not None:
         checkpoint.restore(folder, step, experiment.state.variables())
         ignored = f" (--init_from={config.init_from} is not used: the run goes on)" if config.init_from else ""
         return step, f"resumed from {manifest.prefix(folder, step)}{ignored}"
     if config.init_from:
         return 0, "warm start: " + warm_start(experiment, config.init_from)
+    if config.pretrained_weights:
+        said = transfer.load(config, experiment.model)
+        for average, variable in zip(experiment.state.ema, experiment.model.trainable_variables):
+            average.assign(variable.value.read_value())
+        return 0, f"fresh start in {config.model_dir}, seed {config.seed}, {said}"
     return 0, f"fresh start in {config.model_dir}, seed {config.seed}"
 
 
@@ -37,7 +46,13 @@ def warm_start(experiment: Experiment, source: str) -> str:
         folder, step = pathlib.Path(source).parent, int(source.rsplit("-", 1)[1])
     else:
         step, _ = manifest.newest_whole(folder)
-    found = checkpoint.tensors(folder, step)
+    wrong = manifest.damage(folder, step) if step in manifest.published(folder) else ""
+    if wrong:
+        raise UserError(f"--init_from={source}: checkpoint {step} is damaged: {wrong}; give another")
+    try:
+        found = checkpoint.tensors(folder, step)
+    except checkpoint.UNREADABLE as error:
+        raise UserError(f"--init_from={source} cannot be read: {error}; give another") from error
     there = {**found.get("model", {}), **found.get("ema", {})}
     taken = 0
     for variable in experiment.model.variables:

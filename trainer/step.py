@@ -24,13 +24,18 @@ INDEX_BASE = 1 << 20  # an example's index travels as two numbers below 2^20 and
 class Step:
     """The built step. __call__(batch, forward) makes one update and returns its metrics, a dict of tensors:
 
-    losses [losses] float32 (the task's, a weight decay term a kernel, the total), gradient_norm, ok, stop, rate
-    (scalars), indices [global batch] int64; and what `forward` gave beside the outputs: extras of the first replica,
-    gradients.
+    losses [losses] float32 (the task's, a weight decay term a kernel, the total), gradient_squares [trainable variables]
+    (squared norms), gradient_norm, ok, stop, rate (scalars), indices [global batch] int64; and what `forward` gave
+    beside the outputs: extras of the first replica, gradients.
+
+    writing: whether a step is being written. Everything that a step writes, it writes from True to False, `state.step`
+    last; so whoever reads the state beside the loop sees whether it stood still.
     """
 
     loss_names: tuple[str, ...]
     batch_size: int
+    variables: int
+    writing: tf.Variable
     run: Callable
 
     def __call__(self, batch: dict, forward: Callable) -> dict:
@@ -48,9 +53,10 @@ def _decay_in_loss(config: Config) -> bool:
 
 
 def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, *, schedule: Callable, rate: "Rate",
-          decayed: list, examples: int, stop: tf.Variable) -> Step:
-    """The train step of `state`. schedule: completed steps -> learning rate. examples: in the training set, for the
-    running means of an epoch. stop: a boolean variable that asks every worker to end after this step."""
+          decayed: list, head: list, examples: int, stop: tf.Variable) -> Step:
+    """The train step of `state`. schedule: completed steps -> learning rate. decayed: the kernels with weight decay.
+    head: the variables that learn alone before --unfreeze_steps. examples: in the training set, for the running means
+    of an epoch. stop: a boolean variable that asks every worker to end after this step."""
     trainable = state.model.trainable_variables
     names = loss_names(config, task, decayed)
     # By identity: == compares the values of variables.
@@ -63,6 +69,8 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
     def local_gradients(batch, step, scale, forward):
         """On one replica: gradients and sums over its micro-batches, one after the other."""
         compute = _compiled(_micro_batch) if config.xla else _micro_batch
+        if config.unfreeze_steps:
+            compute = _staged(compute, [k for k, v in enumerate(trainable) if any(v is h for h in head)])
         total, updates, extras, loss_sum, metric_sums = None, [], (), 0.0, 0.0
         for k in range(config.grad_accum_steps):
             # Each micro-batch waits for the one before, or they would all be in memory at once.
@@ -97,16 +105,20 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
             total[k] += config.weight_decay * trainable[k].value
         loss = loss_sum / config.global_batch_size
         losses = tf.stack([loss, *terms, tf.add_n([loss, *terms])])
-        norm = tf.linalg.global_norm(total)
+        squares = 2 * tf.stack([tf.nn.l2_loss(gradient) for gradient in total])
+        norm = tf.sqrt(tf.reduce_sum(squares))
         if config.clip_norm:
             factor = tf.minimum(1.0, config.clip_norm / tf.maximum(norm, 1e-30))
             total = [gradient * factor for gradient in total]
         indices = tf.cast(travelled[:, 0], tf.int64) * INDEX_BASE + tf.cast(travelled[:, 1], tf.int64)
-        metrics = {"losses": losses, "gradient_norm": norm, "metric_sums": metric_sums, "indices": indices,
-                   "stop": stop_sum > 0, "ok": tf.math.is_finite(norm) & tf.math.is_finite(losses[-1])}
+        metrics = {"losses": losses, "gradient_squares": squares, "gradient_norm": norm, "metric_sums": metric_sums,
+                   "indices": indices, "stop": stop_sum > 0,
+                   "ok": tf.math.is_finite(norm) & tf.math.is_finite(losses[-1])}
         return total, [value for _, value in updates], metrics, extras
 
     written = []  # the variables that the forward pass wants to write, known once it is traced
+    with tf.device("cpu:0"):
+        writing = tf.Variable(False, trainable=False, name="writing")
 
     def apply(total, updates, learning_rate, decay):
         """On one replica: the update, the moving averages of the weights, the batch statistics."""
@@ -119,9 +131,11 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
     def run(batch, forward):
         """One step, across replicas."""
         step = state.step.read_value()
+        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+            stopping = stop.read_value()  # the wish of now, however long the data took
         total, updates, metrics, extras = strategy.run(
             lambda batch, step, scale, stopping: gradients(batch, step, scale, stopping, forward),
-            args=(batch, step, state.loss_scale.read_value(), stop.read_value()))
+            args=(batch, step, state.loss_scale.read_value(), stopping))
         metrics = {name: strategy.experimental_local_results(value)[0] for name, value in metrics.items()}
         metrics["rate"] = schedule(step)
         count = tf.cast(step + 1, tf.float32)
@@ -131,13 +145,19 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
             strategy.run(apply, args=(total, updates, metrics["rate"], decay))
             return True
 
-        tf.cond(metrics["ok"], update, lambda: False)
-        _account(state, metrics, config, examples)
+        # From here on the step is written: nothing before every replica has its gradients, the number of the step last.
+        with tf.control_dependencies([metrics["ok"]]), tf.control_dependencies([writing.assign(True, read_value=False)]):
+            metrics["ok"] = tf.identity(metrics["ok"])
+        updated = tf.cond(metrics["ok"], update, lambda: False)
+        with tf.control_dependencies([updated, *_account(state, metrics, config, examples)]):
+            counted = state.step.assign_add(1, read_value=False)
+        with tf.control_dependencies([counted]):
+            writing.assign(False)
         metrics["extras"] = tf.nest.map_structure(lambda x: strategy.experimental_local_results(x)[0], extras)
         metrics["gradients"] = [strategy.experimental_local_results(gradient)[0] for gradient in total]
         return metrics
 
-    return Step(loss_names=names, batch_size=config.global_batch_size, run=run)
+    return Step(loss_names=names, batch_size=config.global_batch_size, variables=len(trainable), writing=writing, run=run)
 
 
 def _micro_batch(forward, task, weights, config, batch, step, scale, updates):
@@ -173,6 +193,24 @@ def _compiled(micro_batch):
     return call
 
 
+def _staged(micro_batch, first: list[int]):
+    """`micro_batch` in which before --unfreeze_steps only the weights numbered `first` learn: the others' gradients are
+    0, without a backward pass for them."""
+    def call(forward, task, weights, config, batch, step, scale, updates):
+        def learning(numbers):
+            found, loss, sums, after, extras = micro_batch(
+                forward, task, [weights[k] for k in numbers], config, batch, step, scale, updates)
+            assert after == updates, "batch statistics are frozen"
+            found = dict(zip(numbers, found))
+            return [found.get(k, tf.zeros_like(weight)) for k, weight in enumerate(weights)], loss, sums, extras
+
+        found, loss, sums, extras = tf.cond(step < config.unfreeze_steps, lambda: learning(first),
+                                            lambda: learning(range(len(weights))))
+        return found, loss, sums, updates, extras
+
+    return call
+
+
 class Rate:
     """The learning rate of the update that is being traced: what the optimizer asks for."""
 
@@ -203,26 +241,27 @@ def _all_reduce(parts: list[tf.Tensor]) -> list[tf.Tensor]:
     return [tf.reshape(piece, shape) for piece, shape in zip(pieces, shapes)]
 
 
-def _account(state: State, metrics: dict, config: Config, examples: int) -> None:
-    """Counts the step: averages of the losses, running means of the epoch, skipped steps, float16's loss scale."""
+def _account(state: State, metrics: dict, config: Config, examples: int) -> list[tf.Operation]:
+    """Writes the book-keeping of a step: averages of the losses, running means of the epoch, skipped steps, float16's loss
+    scale. Returns the writes."""
     ok, step = metrics["ok"], state.step.read_value()
     start = step * config.global_batch_size
     new_epoch = (step == 0) | (start // examples != (start - config.global_batch_size) // examples)
     sums = tf.concat([metrics["metric_sums"], [float(config.global_batch_size)]], 0)
     before = tf.where(new_epoch, tf.zeros_like(state.epoch_sums), state.epoch_sums)
-    state.epoch_sums.assign(before + tf.where(ok, tf.cast(sums, tf.float64), 0))
     # The averages start from the first value (as the tutorial's, which are initialised with it), and keep out NaN.
     average = tf.where(step == 0, metrics["losses"], 0.9 * state.loss_averages + 0.1 * metrics["losses"])
-    state.loss_averages.assign(tf.where(ok, average, state.loss_averages))
-    skip = tf.cast(~ok, tf.int64)
-    state.skipped.assign_add(skip)
+    skip = in_row = tf.cast(~ok, tf.int64)
+    values = [(state.epoch_sums, before + tf.where(ok, tf.cast(sums, tf.float64), 0)),
+              (state.loss_averages, tf.where(ok, average, state.loss_averages)),
+              (state.skipped, state.skipped + skip)]
     if config.precision == "float16":
         good = tf.where(ok, state.good_steps + 1, 0)
         grow = good >= SCALE_GROWTH_STEPS
         scale = tf.where(ok, tf.where(grow, state.loss_scale * 2, state.loss_scale), state.loss_scale / 2)
         # A skip that only finds the right scale is no divergence.
-        skip = tf.where(state.loss_scale > 1, tf.constant(0, tf.int64), skip)
-        state.loss_scale.assign(tf.maximum(scale, 1.0))
-        state.good_steps.assign(tf.where(grow, tf.constant(0, tf.int64), good))
-    state.skipped_in_row.assign(tf.where(ok, tf.constant(0, tf.int64), state.skipped_in_row + skip))
-    state.step.assign_add(1)
+        in_row = tf.where(state.loss_scale > 1, tf.constant(0, tf.int64), skip)
+        values += [(state.loss_scale, tf.maximum(scale, 1.0)),
+                   (state.good_steps, tf.where(grow, tf.constant(0, tf.int64), good))]
+    values.append((state.skipped_in_row, tf.where(ok, tf.constant(0, tf.int64), state.skipped_in_row + in_row)))
+    return [variable.assign(value, read_value=False) for variable, value in values]

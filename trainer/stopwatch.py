@@ -8,8 +8,7 @@ second is charged to exactly one phase, the innermost one open, and rates count 
         ...                                            # build everything, restore a checkpoint
     watch.begin(step, examples)                        # where this process starts to count
     with watch.phase("training"):
-        with watch.phase("waiting"):                   # for the next batch
-            ...
+        ...
     examples_per_second, seconds_per_step = watch.rate(step, examples)
     print(duration(watch.eta(step, total)))            # duration: in writers
     print(watch.report())
@@ -21,9 +20,9 @@ import math
 import statistics
 import time
 
-PHASES = ("starting", "compiling", "training", "waiting", "evaluating", "saving", "summaries")
+PHASES = ("starting", "compiling", "training", "evaluating", "saving", "summaries")
 _OTHER = "other"  # what no phase was open for
-_RATED = ("training", "waiting")  # waiting for data slows training down: a rate without it would flatter
+_RATED = ("training",)  # the wait for data included: a rate without it would flatter
 _RECURRING = ("evaluating", "saving", "summaries")  # come again as training goes on, unlike the rest
 _RECENT = 9  # intervals between calls of rate() that the time left is estimated from
 
@@ -74,22 +73,16 @@ class Stopwatch:
           examples: examples of these steps, of the run as well, not of the interval.
 
         Returns:
-          (examples a second, seconds a step) over the seconds spent training or waiting for data; both nan if
-          no step was made, or in no time.
+          (examples a second, seconds a step) over the seconds spent training; both nan if no step was made, or
+          in no time.
         """
         last_step, last_examples, before = self._last
         self._last = (step, examples, self.seconds())
         elapsed, steps = _spent(before, self._last[2], _RATED), step - last_step
         if steps <= 0 or elapsed <= 0:
             return math.nan, math.nan
-        self._waited = _spent(before, self._last[2], ("waiting",)) / elapsed
         self._recent.append(elapsed / steps)
         return (examples - last_examples) / elapsed, elapsed / steps
-
-    def waiting_fraction(self):
-        """The fraction of the interval of the last rate() that was spent waiting for data; nan before the
-        first."""
-        return self._waited if self._recent else math.nan
 
     def eta(self, step, total):
         """Seconds that the steps from `step` to `total` will take, nan as long as no rate is known.

@@ -22,8 +22,8 @@ def observed(model: keras.Model):
 
     def forward(images):
         outputs, activations = every(images, training=True)
-        return outputs, {"images": images[:IMAGES], **{f"{layer.name}/activations": value
-                                                       for layer, value in zip(layers, activations)}}
+        shown = {"images": images[:IMAGES]} if len(images.shape) == 4 else {}
+        return outputs, shown | {f"{layer.name}/activations": value for layer, value in zip(layers, activations)}
 
     return forward
 
@@ -73,9 +73,3 @@ def layer_table(model: keras.Model) -> str:
     rows.append(("trainable", "", f"{trainable:,}"))
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows)
-
-
-def confusion_image(confusion: np.ndarray) -> np.ndarray:
-    """A confusion matrix as a picture, uint8 [1, h, w, 1]: rows labels, columns predictions, dark is frequent."""
-    share = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    return np.kron(255 - 255 * share, np.ones((16, 16))).astype(np.uint8)[None, ..., None]

@@ -1,101 +1,153 @@
-"""Which checkpoints were evaluated: the ledger of a split, its lock, its best, and the loop of the separate evaluator.
+"""Which checkpoints were evaluated: the ledger of a split, its lock, its best, and what retention must leave.
 
-    eval/<split>/metrics.jsonl     the ledger: a line per step and kind of weights, both lines in one write
+    eval/<split>/metrics.jsonl     the ledger: a line per step and kind of weights, all lines of a step in one write
     eval/<split>/skipped.jsonl     the steps that will never have one, and why
-    eval/<split>/best.json         the best so far
+    eval/<split>/best.json         the best so far, made from the ledger
     eval/<split>/evaluator.json    there is a separate evaluator: the trainer keeps what it has not evaluated
 
     ledger = Ledger(model_dir, "test", best="precision_at_1")
     with ledger.lock():
         for step in ledger.pending(manifest.published(folder)): ...
 """
-import contextlib
-import fcntl
 import json
 import os
 import pathlib
 import time
 
-from trainer import manifest
+from trainer import files, manifest
 from trainer.config import UserError
+from trainer.files import exclusive, write_whole
+from trainer.names import score
+from trainer.recorded import read_recorded
 from trainer.writers import JsonLines
 
 KEEP_UNEVALUATED = 20  # checkpoints beyond --keep_checkpoints that wait for a separate evaluator at most,
 KEEP_UNEVALUATED_SECONDS = 24 * 3600  # and for how long
+WRITE_PATIENCE_SECS = 60  # for the other process that writes to a ledger, which takes milliseconds
 
 
 class Ledger:
-    """What is known of one split. best: the metric whose largest value makes a checkpoint the best one."""
+    """What is known of one split. best: the metric that makes a checkpoint the best one (`names.score`), for who writes.
 
-    def __init__(self, model_dir: str | os.PathLike, split: str, *, best: str = "precision_at_1"):
+    Trainer and evaluator may write at one time: each looks and writes under a lock of its own, `.write`.
+    """
+
+    def __init__(self, model_dir: str | os.PathLike, split: str, *, best: str | None = None):
         self.folder = pathlib.Path(model_dir, "eval", split)
         self.best_metric = best
         self._metrics = JsonLines(self.folder / "metrics.jsonl")
         self._skipped = JsonLines(self.folder / "skipped.jsonl")
 
-    @contextlib.contextmanager
     def lock(self):
         """Held while evaluating, by a separate evaluator all its life. UserError if another process holds it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.folder / ".lock", f"another evaluator works on {self.folder}"):
-            yield
+        return exclusive(self.folder / ".lock", f"another evaluator works on {self.folder}")
+
+    def _writing(self):
+        return exclusive(self.folder / ".write", f"{self.folder} is being written to", patience=WRITE_PATIENCE_SECS)
 
     def results(self) -> list[dict]:
-        """The evaluation lines, in the order in which they were written."""
-        return JsonLines.read(self._metrics.path) if os.path.exists(self._metrics.path) else []
+        """The evaluation lines, in the order in which they were written. UserError for a line that is none."""
+        lines = _read(self._metrics)
+        for number, line in enumerate(lines, start=1):
+            numbers = [value for name, value in line.items() if name != "weights"]
+            wanted = {"weights", self.best_metric or "weights"}
+            if not wanted <= line.keys() or line["weights"] not in ("ema", "raw") \
+                    or not all(type(value) in (int, float) for value in numbers):
+                raise UserError(f"{self._metrics.path}, line {number}: it is not an evaluation's; restore the file, or "
+                                "remove this line")
+        return lines
 
     def settled(self) -> set[int]:
         """The steps with a result or with a recorded reason why there is none."""
-        skipped = JsonLines.read(self._skipped.path) if os.path.exists(self._skipped.path) else []
-        return {line["step"] for line in self.results()} | {line["step"] for line in skipped}
+        return {line["step"] for line in self.results() + _read(self._skipped)}
 
     def pending(self, published: list[int]) -> list[int]:
         """The published steps that are not settled, ascending."""
         settled = self.settled()
         return [step for step in published if step not in settled]
 
-    def record(self, step: int, results: dict[str, dict]) -> None:
-        """Writes the results of one step, {"ema": {...}, "raw": {...}}, and moves best.json if they are better."""
-        self._metrics.append(*({"step": step, "weights": weights, **values} for weights, values in results.items()))
-        # Of equal ones the earliest; a value that is not finite is never the best.
-        lines = [line for line in self.results() if line[self.best_metric] > float("-inf")]
-        if lines:
-            best = max(lines, key=lambda line: (line[self.best_metric], -line["step"]))
-            write_whole(self.folder / "best.json", json.dumps(best, indent=1) + "\n")
+    def record(self, step: int, results: dict[str, dict]) -> bool:
+        """Writes the results of one step, {"ema": {...}, "raw": {...}}, and moves best.json if they are better.
+
+        Returns whether it did: not if the step was settled meanwhile.
+        """
+        with self._writing():
+            if step in self.settled():
+                return False
+            self._metrics.append(*({"step": step, "weights": weights, **values} for weights, values in results.items()))
+            self.write_best()
+            return True
 
     def skip(self, step: int, reason: str) -> None:
-        """Records why `step` has no result."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._skipped.append({"step": step, "reason": reason})
+        """Records why `step` has no result, unless it is settled."""
+        with self._writing():
+            if step not in self.settled():
+                self._skipped.append({"step": step, "reason": reason})
+
+    def restart(self, step: int) -> None:
+        """What a trainer that goes on from `step` does: reasons beyond it are void, since the steps come again."""
+        with self._writing():
+            self._skipped.drop_after(step)
+            self.write_best()
+
+    def best_line(self) -> dict | None:
+        """The best evaluation line of the ledger: of equal ones the earliest; a value that is not finite is never it."""
+        def merit(line):
+            return score(self.best_metric, line[self.best_metric])
+
+        lines = [line for line in self.results() if merit(line) > float("-inf")]
+        return max(lines, key=lambda line: (merit(line), -line["step"]), default=None)
 
     def best(self) -> dict | None:
-        """The best evaluation line so far."""
+        """The best evaluation line so far, as best.json has it. ValueError: it is damaged, in words."""
         try:
-            return json.loads((self.folder / "best.json").read_text())
+            best = files.read_json(self.folder / "best.json")
         except FileNotFoundError:
             return None
+        if not isinstance(best, dict) or type(best.get("step")) is not int:
+            raise ValueError("it has no step")
+        return best
+
+    def write_best(self) -> None:
+        """Makes best.json what the ledger says: a kill between the two, or a hand, may have left another."""
+        best = self.best_line()
+        try:
+            known = self.best()
+        except ValueError:
+            known = None
+        if best and best != known:
+            write_whole(self.folder / "best.json", json.dumps(best, indent=1) + "\n")
 
     def announce(self) -> None:
         """Tells the trainer that a separate evaluator watches this run."""
         write_whole(self.folder / "evaluator.json", json.dumps({"pid": os.getpid()}) + "\n")
 
 
+def ledgers(model_dir: str | os.PathLike, **options) -> list[Ledger]:
+    """The ledger of every split that was evaluated."""
+    root = pathlib.Path(model_dir, "eval")
+    return [Ledger(model_dir, folder.name, **options) for folder in sorted(root.iterdir()) if folder.is_dir()] \
+        if root.is_dir() else []
+
+
 def protected(model_dir: str | os.PathLike, old: list[int]) -> set[int]:
     """Which of the checkpoints `old`, ascending and beyond --keep_checkpoints, must stay: the best of each split, and
     those that a separate evaluator has not evaluated. What must go all the same leaves a recorded reason."""
     stay: set[int] = set()
-    root = pathlib.Path(model_dir, "eval")
-    for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        ledger = Ledger(model_dir, folder.name)
-        best = ledger.best()
-        if best:
-            stay.add(best["step"])
-        if not (folder / "evaluator.json").exists():
+    for ledger in ledgers(model_dir):
+        try:
+            best = ledger.best()
+            stay |= {best["step"]} if best else set()
+        except ValueError:  # damaged: until the next evaluation writes it anew, any may be the best
+            stay |= {line["step"] for line in ledger.results()}
+        if not (ledger.folder / "evaluator.json").exists():
             continue
         waiting = ledger.pending(old)
-        for k, step in enumerate(waiting):
+        # The oldest stays longest: the evaluator takes the oldest first, and is busy with it.
+        too_many = waiting[1:len(waiting) - KEEP_UNEVALUATED + 1] if len(waiting) > KEEP_UNEVALUATED else []
+        for step in waiting:
             age = _age(pathlib.Path(model_dir, "checkpoints"), step)
-            if len(waiting) - k > KEEP_UNEVALUATED:
+            if step in too_many:
                 ledger.skip(step, f"retired by the trainer: more than {KEEP_UNEVALUATED} checkpoints waited")
             elif age > KEEP_UNEVALUATED_SECONDS:
                 ledger.skip(step, f"retired by the trainer: it waited for {age / 3600:.1f} hours")
@@ -104,42 +156,42 @@ def protected(model_dir: str | os.PathLike, old: list[int]) -> set[int]:
     return stay
 
 
+def newest(model_dir: str | os.PathLike) -> tuple[int, float] | None:
+    """The newest checkpoint's step, and how many seconds ago it was published. None: there is none."""
+    folder = pathlib.Path(model_dir, "checkpoints")
+    step = max(manifest.published(folder), default=None)
+    return None if step is None else (step, _age(folder, step))
+
+
+def trains(model_dir: str | os.PathLike) -> bool:
+    """Whether a trainer works on this run now."""
+    return files.held(pathlib.Path(model_dir, "train", ".lock"))
+
+
 def _age(folder: pathlib.Path, step: int) -> float:
     """Seconds since the checkpoint was published."""
-    return time.time() - manifest.prefix(folder, step).with_suffix(".json").stat().st_mtime
+    return time.time() - manifest.manifest_of(folder, step).stat().st_mtime
 
 
-@contextlib.contextmanager
-def exclusive(path: pathlib.Path, message: str):
-    """Holds a lock that a dead process does not hold. UserError with `message` if a living one does."""
-    with open(path, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(f"{message} (process {file.read().strip() or 'unknown'}); wait for it, or end it") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
+def _read(lines: JsonLines) -> list[dict]:
+    return JsonLines.read(lines.path) if os.path.exists(lines.path) else []
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Replaces a small file as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
+def done(model_dir: str | os.PathLike, complain=lambda text: None) -> dict | None:
+    """The contents of DONE if training ended for the configuration that is recorded now, else None.
 
-
-def done(model_dir: str | os.PathLike) -> dict | None:
-    """The contents of DONE if training ended for the configuration that is recorded now, else None."""
-    root = pathlib.Path(model_dir)
+    complain: is told what is wrong with a damaged one, which counts as none.
+    """
+    path = pathlib.Path(model_dir, "DONE")
     try:
-        facts = json.loads((root / "DONE").read_text())
-        wanted = json.loads((root / "config.json").read_text())["config"]["train_steps"]
+        facts = files.read_json(path)
+        kinds = {name: type(facts.get(name)) for name in ("step", "train_steps", "why")} if isinstance(facts, dict) else {}
+        if kinds != {"step": int, "train_steps": int, "why": str}:
+            raise ValueError("it has no step, train_steps or why")
     except FileNotFoundError:
         return None
-    return facts if facts["train_steps"] == wanted else None
+    except ValueError as error:
+        complain(f"{path} is damaged ({error}), and taken for absent")
+        return None
+    recorded = read_recorded(model_dir)
+    return facts if recorded and facts["train_steps"] == recorded["train_steps"] else None

@@ -16,7 +16,9 @@ understands; read() turns them back into floats, so no record may hold these thr
     console.close()
 """
 
+import contextlib
 import errno
+import itertools
 import json
 import math
 import os
@@ -24,6 +26,11 @@ import shutil
 import threading
 import time
 
+from trainer import files
+from trainer.rules import UserError
+
+LONGEST_LINE = 1 << 20  # bytes
+LARGEST_READ = 1 << 28  # of a file that read() takes into memory
 _NOT_FINITE = ("nan", "inf", "-inf")
 
 
@@ -41,12 +48,13 @@ class JsonLines:
 
         Raises:
           ValueError: a record without an integer step, or with a value that JSON cannot hold.
-          OSError: the disk is full; the file is as before.
+          UserError: the disk is full, say; the file is as before.
         """
         data = b"".join(_encode(record) for record in records)
-        if _last_byte(self.path) not in (b"", b"\n"):
-            self.drop_after(math.inf)  # a writer was killed in its write: else this line would join its rest
-        _append(self.path, data)
+        with files.writing(self.path):
+            if _last_byte(self.path) not in (b"", b"\n"):
+                self.drop_after(math.inf)  # a writer was killed in its write: else this line would join its rest
+            _append(self.path, data)
 
     def drop_after(self, step):
         """Removes the lines whose step is greater than `step`, and an incomplete last line.
@@ -58,30 +66,36 @@ class JsonLines:
           the number of whole lines removed.
 
         Raises:
-          ValueError: a damaged line; names file and line.
+          UserError: a damaged line; names file and line. Or the disk is full; the file is as before.
         """
         try:
-            data = _read(self.path)
+            size = os.path.getsize(self.path)
         except FileNotFoundError:
             return 0
-        lines = _decode(self.path, data)
-        kept = [line for line, record in lines if record["step"] <= step]
-        whole = b"".join(line + b"\n" for line in kept)
-        if whole != data:
-            _replace(self.path, whole)
-        return len(lines) - len(kept)
+        removed = kept = 0
+        for line, record in _lines(self.path):
+            if record["step"] > step:
+                removed += 1
+            else:
+                kept += len(line)
+        if kept != size:
+            with files.writing(self.path):
+                _replace(self.path, (line for line, record in _lines(self.path) if record["step"] <= step))
+        return removed
 
     @staticmethod
     def read(path):
         """All records of the file, in order; an incomplete last line is not one yet.
 
         Raises:
-          ValueError: a damaged line; names file and line.
+          UserError: a damaged line; names file and line. Or a file that is too large to be one of ours.
           FileNotFoundError: no such file.
         """
+        if os.path.getsize(path) > LARGEST_READ:
+            raise UserError(f"{os.fspath(path)} has more than {LARGEST_READ} bytes; restore the file, or move it away")
         return [
             {name: float(value) if value in _NOT_FINITE else value for name, value in record.items()}
-            for _, record in _decode(path, _read(path))
+            for _, record in _lines(path)
         ]
 
 
@@ -99,29 +113,31 @@ def _encode(record):
         raise ValueError(f"record {record}: values must be numbers or text: {error}") from None
 
 
-def _decode(path, data):
-    """The whole lines of `data` as pairs of the line's bytes without its end and its record."""
-    lines = []
-    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
-        try:
-            record = json.loads(line)
-            if type(record["step"]) is not int:
-                raise TypeError
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(
-                f"{os.fspath(path)}, line {number}: {line[:60]!r} is no JSON object with an integer step; "
-                "restore the file, or remove this line"
-            ) from None
-        lines.append((line, record))
-    return lines
+# The only functions that touch a metrics file: other kinds of storage have to offer these.
 
 
-# The only four functions that touch a metrics file: other kinds of storage have to offer these.
-
-
-def _read(path):
-    with open(path, "rb") as file:
-        return file.read()
+def _lines(path):
+    """The whole lines of a file, one after the other, as pairs of the line's bytes and its record."""
+    try:
+        with open(path, "rb") as file:
+            for number in itertools.count(1):
+                line = file.readline(LONGEST_LINE)
+                if not line.endswith(b"\n") and len(line) < LONGEST_LINE:
+                    return  # the end, or a line that a kill cut short
+                try:
+                    record = json.loads(line)
+                    if type(record["step"]) is not int:
+                        raise TypeError
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    raise UserError(
+                        f"{os.fspath(path)}, line {number}: {line[:60]!r} is no JSON object with an integer step; "
+                        "restore the file, or remove this line"
+                    ) from None
+                yield line, record
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}") from None
 
 
 def _last_byte(path):
@@ -143,24 +159,25 @@ def _append(path, data):
         written = os.write(descriptor, data)
         if written != len(data):
             os.ftruncate(descriptor, size)
-            raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes fitted on the disk", path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
     finally:
         os.close(descriptor)
 
 
-def _replace(path, data):
-    """Makes `data` the content of the file, which at every moment, power cuts too, is the old or the new."""
+def _replace(path, lines):
+    """Makes `lines` the content of the file, which at every moment, power cuts too, is the old or the new."""
     temporary = path + ".tmp"
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        with open(temporary, "wb") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    files.sync(os.path.dirname(path) or ".")
 
 
 def console_line(now, step, loss, examples_per_second, seconds_per_step, extra=""):

@@ -19,13 +19,17 @@ TWO = f"{LAW1}::test_same_batches_losses_and_weights[2 replicas, sgd]"
 MICRO = f"{LAW1}::test_same_batches_losses_and_weights[2 replicas x 2 micro-batches, sgd]"
 STOP = "tests/laws/test_law2_resume.py::test_a_stopped_run_ends_as_an_undisturbed_one"
 DAMAGE = "tests/laws/test_law3_damage.py"
+SIGNAL = "tests/laws/test_law4_signals.py::test_a_signal_while"
 EXAMPLES = "tests/laws/test_law5_every_example.py"
 CHECKPOINTS = "tests/laws/test_law5_every_checkpoint.py::test_once_in_order_also_after_a_kill"
+BAD_EXAMPLE = "tests/laws/test_law6_not_finite.py::test_one_bad_example_is_skipped_by_all_replicas_alike"
 TRACES = "tests/laws/test_law9_traces.py"
 KILL = "tests/laws/test_law2_kill.py"
 CHECKPOINT = "tests/trainer/test_checkpoint.py"
 PIPELINE = "tests/input_pipeline/test_pipeline.py"
 STEP = "tests/trainer/test_step.py"
+MOMENT = f"{STEP}::test_what_another_thread_copies_of_a_state_that_stood_still_is_of_one_moment"
+STOPPING = "tests/trainer/test_stopping.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +63,23 @@ MUTATIONS = (
     Mutation("a killed save's folder is in the way", "trainer/checkpoint.py",
              "    shutil.rmtree(work, ignore_errors=True)  # of a save that was killed\n    work.mkdir()\n",
              "    work.mkdir(exist_ok=True)\n    for left in work.iterdir():\n        left.unlink()\n", CHECKPOINT),
-    Mutation("lines beyond the checkpoint stay", "trainer/train.py", "            self.metrics.drop_after(start)\n",
-             "            pass\n", KILL),
-    Mutation("no evaluation after a kill", "trainer/train.py", "enough = step > 0 and every(", "enough = False and every(", KILL),
+    Mutation("lines beyond the checkpoint stay", "trainer/telling.py", "                self._metrics.drop_after(start)\n",
+             "                pass\n", KILL),
+    Mutation("no evaluation after a kill", "trainer/train.py", "enough = step > 0 and self", "enough = False and self",
+             f"{SIGNAL}[evaluating]"),
+    Mutation("nobody ends the process from outside", "trainer/stopping.py", "        if self._alone:\n", "        if False:\n",
+             f"{SIGNAL}[waiting for data]"),
+    Mutation("a signal is heard only where steps are made", "trainer/train.py",
+             "with self.stopwatch.phase(\"evaluating\"), self.stopping.allowed(below=step + 1):",
+             "with self.stopwatch.phase(\"evaluating\"):", f"{SIGNAL}[evaluating]"),
+    Mutation("a signal after DONE is not heard", "trainer/train.py", "        self.stopping.over()\n", "",
+             "tests/laws/test_law4_signals.py::test_a_signal_after_the_end_changes_nothing"),
+    Mutation("a step that is being written stands still", "trainer/step.py", "writing.assign(True, read_value=False)",
+             "writing.assign(False, read_value=False)", MOMENT),
+    Mutation("the number of the step is written before the rest", "trainer/step.py",
+             "        with tf.control_dependencies([updated, *_account(state, metrics, config, examples)]):\n",
+             "        _account(state, metrics, config, examples)\n        with tf.control_dependencies([metrics[\"ok\"]]):\n", MOMENT),
+    Mutation("what a step has to tell does not count", "trainer/stopping.py", "step >= self._below or loop", "loop", STOPPING),
     Mutation("data starts again at batch 0", "trainer/experiment.py", "start_step=start_step,", "start_step=0,", STOP),
     Mutation("averages of the losses not saved", "trainer/state.py", "self.step, self.loss_averages,", "self.step,", STOP),
     Mutation("moving averages not saved", "trainer/state.py",
@@ -75,6 +93,8 @@ MUTATIONS = (
     Mutation("a Python number of steps", "trainer/inner_loop.py", "tf.constant(until, tf.int64)", "until", TRACES),
     Mutation("updates that are not finite are applied", "trainer/step.py", "tf.cond(metrics[\"ok\"], update, lambda: False)",
              "update()", STEP),
+    Mutation("every replica leaves out what is not finite of its own", "trainer/step.py", "        parts = _all_reduce(parts)\n",
+             "        parts = _all_reduce([tf.where(tf.math.is_finite(part), part, 0) for part in parts])\n", BAD_EXAMPLE),
     Mutation("no warm-up of the averages", "trainer/step.py",
              "tf.minimum(tf.constant(config.ema_decay), (1 + count) / (10 + count))", "tf.constant(config.ema_decay)", STEP),
 )

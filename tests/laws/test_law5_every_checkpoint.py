@@ -4,7 +4,10 @@ was away or killed, and stops by itself after DONE. A trainer keeps what it has 
 Mutations: only the newest checkpoint is evaluated; the ledger is not read at start; DONE is looked at after the folder.
 """
 import json
+import random
 import subprocess
+
+import pytest
 
 import runs
 
@@ -46,6 +49,44 @@ def test_once_in_order_also_after_a_kill(tmp_path):
     assert ledger.read_bytes() == before and "best: step" in again.out
 
 
+@pytest.mark.slow
+def test_killed_again_and_again_beside_a_trainer(tmp_path):
+    """kill -9 at drawn moments, in the imports, in an evaluation, between two, while checkpoints come and go: at the end every
+    step that was ever published has one result or one reason, in order, and no line is torn. Mutation: a result is written
+    line by line."""
+    ledger, announced = tmp_path / "eval" / "test" / "metrics.jsonl", tmp_path / "eval" / "test" / "evaluator.json"
+    draw = random.Random(0)
+    runs.train(tmp_path, *FLAGS[1:], "--train_steps=20", "--decay_steps=600")
+    (tmp_path / "DONE").unlink()  # so that the first one stays
+    first = evaluator(tmp_path)
+    runs.wait_for(announced.exists, first)
+    trainer = subprocess.Popen(runs.command("trainer.main", f"--model_dir={tmp_path}", "--train_steps=600", "--progress=none"),
+                               cwd=runs.ROOT, env=runs.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    kills, process = 0, first
+    while kills < 5:
+        try:
+            process.communicate(timeout=draw.uniform(0.5, 9))
+            break  # the trainer was done long ago
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            process = evaluator(tmp_path)
+    out, err = process.communicate(timeout=300)
+    _, trainer_err = trainer.communicate(timeout=300)
+    assert process.returncode == 0 and trainer.returncode == 0, (err, trainer_err)
+    assert kills >= 2 and "training is done at step 600" in out
+    lines = [(line["step"], line["weights"]) for line in runs.read_lines(ledger)]
+    skipped = tmp_path / "eval" / "test" / "skipped.jsonl"
+    reasons = [line["step"] for line in runs.read_lines(skipped)] if skipped.exists() else []
+    evaluated = [step for step, kind in lines if kind == "ema"]
+    assert lines == [(step, kind) for step in evaluated for kind in ("ema", "raw")] and evaluated == sorted(evaluated)
+    assert sorted(evaluated + reasons) == list(range(20, 601, 20))
+    best = json.loads((ledger.parent / "best.json").read_text())
+    assert best["precision_at_1"] == max(line["precision_at_1"] for line in runs.read_lines(ledger))
+    assert best["step"] in runs.Outcome(0, "", "", tmp_path).published()
+
+
 def test_a_second_evaluator_refuses_and_a_damaged_checkpoint_leaves_a_reason(tmp_path):
     runs.train(tmp_path, *FLAGS[1:-1], "--train_steps=60")
     (tmp_path / "checkpoints" / "ckpt-00000040.index").write_bytes(b"")
@@ -54,7 +95,8 @@ def test_a_second_evaluator_refuses_and_a_damaged_checkpoint_leaves_a_reason(tmp
     ledger = tmp_path / "eval" / "test" / "metrics.jsonl"
     runs.wait_for(lambda: ledger.exists() and len(runs.read_lines(ledger)) == 4, first)
     refused = runs.evaluate(tmp_path, "--run_once", code=2)
-    assert f"process {first.pid}" in refused.err
+    assert f"another evaluator works on {tmp_path}/eval/test (process {first.pid} on " in refused.err
+    assert len(refused.err.strip().splitlines()) == 1
     first.terminate()
     out, _ = first.communicate(timeout=60)
     assert first.returncode == 143

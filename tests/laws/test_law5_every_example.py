@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline import augment, sources
-from trainer import task
+from trainer import classification
 from trainer.evaluate import Evaluation
 
 CLASSES = 7
@@ -60,7 +60,7 @@ def strategies():
 def test_exact_numbers(strategy, examples, batch_size):
     images, labels, guesses, losses = data(examples)
     source = sources.Arrays(images, labels, tuple("abcdefg"))
-    evaluation = Evaluation(strategy, network, task.Classification(classes=CLASSES), source,
+    evaluation = Evaluation(strategy, network, classification.Classification(classes=CLASSES), source,
                             augment.parse("normalize:0:1"), batch_size=batch_size)
     weights = {variable.path: np.float32(1) for variable in evaluation.model.variables}
     result = evaluation.run(weights)
@@ -69,7 +69,7 @@ def test_exact_numbers(strategy, examples, batch_size):
     assert result["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
     expected = np.zeros((CLASSES, CLASSES), int)
     np.add.at(expected, (labels, guesses), 1)
-    assert np.array_equal(result["confusion"], expected)
+    assert np.array_equal(result["counts"], expected)
     again = evaluation.run({path: np.float32(2) for path in weights})
     assert again["precision_at_1"] == result["precision_at_1"] and again["loss"] != result["loss"]
     assert evaluation.traces == 1  # law 9
@@ -77,8 +77,8 @@ def test_exact_numbers(strategy, examples, batch_size):
 
 def test_ties_and_nan_earn_nothing():
     """A network that says the same for every class, or NaN, has precision 0, not 1."""
-    classification = task.Classification(classes=4)
+    task = classification.Classification(classes=4)
     for value, count in itertools.product((0.0, float("nan")), (1, 3)):
         outputs = tf.fill([count, 4], value)
-        sums = classification.sums(outputs, {"label": tf.zeros([count], tf.int32)})
+        sums = task.sums(outputs, {"label": tf.zeros([count], tf.int32)})
         assert sums["precision_at_1"].numpy().sum() == 0

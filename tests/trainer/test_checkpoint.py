@@ -1,4 +1,5 @@
 """Checkpoints: whole or absent, in an order that a crash between any two file operations cannot break; retention."""
+import errno
 import json
 import os
 import pathlib
@@ -50,40 +51,135 @@ def test_a_save_takes_the_values_of_its_moment(keeper):
     assert np.array_equal(checkpoint.tensors(keep.folder, 1)["model"]["conv1/kernel"], np.ones([3, 2]))
 
 
-def test_a_crash_between_any_two_file_operations(tmp_path, monkeypatch):
-    """Whatever operation a save ends at, the folder holds the last checkpoint whole, or the new one, or both; and the
-    next save works. Mutation: the manifest before the data."""
-    class Crash(BaseException):
-        pass
+OPERATIONS = ((checkpoint, "sync"), (manifest.files, "sync"), (checkpoint, "sha256"), (pathlib.Path, "rename"),
+              (pathlib.Path, "write_text"), (pathlib.Path, "unlink"), (pathlib.Path, "mkdir"), (tf.train.Checkpoint, "write"))
 
-    calls, limit = [0], [10**9]
 
-    def counted(function):
+class Crash(BaseException):
+    """A kill."""
+
+
+class Operations:
+    """Counts the file operations of a save. The one after `limit` raises `error`."""
+
+    def __init__(self, monkeypatch, error):
+        self.calls, self.limit, self.error = 0, 10**9, error
+        for owner, name in OPERATIONS:
+            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, function):
         def wrapper(*arguments, **options):
-            calls[0] += 1
-            if calls[0] > limit[0]:
-                raise Crash
+            self.calls += 1
+            if self.calls == self.limit + 1:
+                raise self.error
             return function(*arguments, **options)
         return wrapper
 
-    for owner, name in ((checkpoint, "sync"), (checkpoint, "sha256"), (pathlib.Path, "rename"),
-                        (pathlib.Path, "write_text"), (pathlib.Path, "unlink"), (tf.train.Checkpoint, "write")):
-        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
-    variables = state(1.0)
+    def start(self, limit=10**9):
+        self.calls, self.limit = 0, limit
+
+
+def whole(folder) -> list[int]:
+    """The published steps, all of which must be whole."""
+    steps = manifest.published(folder)
+    assert all(manifest.damage(folder, step) == "" for step in steps), steps
+    return steps
+
+
+def test_a_crash_between_any_two_file_operations(tmp_path, monkeypatch):
+    """Whatever operation a save or a retirement ends at, the folder holds whole checkpoints only, two or more of them; and
+    the next save works. Mutations: the manifest before the data; the data deleted before the manifest."""
     folder = tmp_path / "checkpoints"
-    checkpoint.publish(folder, 1, checkpoint._trackable(variables))
-    operations = calls[0]
-    assert operations >= 9
-    for limit[0] in range(operations):
-        calls[0] = 0
-        step = 100 + limit[0]
-        with pytest.raises(Crash):
-            checkpoint.publish(folder, step, checkpoint._trackable(variables))
-        whole = manifest.published(folder)
-        assert 1 in whole and all(manifest.damage(folder, s) == "" for s in whole), (limit, whole)
-    limit[0], calls[0] = 10**9, 0
-    checkpoint.publish(folder, 2, checkpoint._trackable(variables))
-    assert manifest.newest_whole(folder)[0] >= 2 and not list((folder / ".writing").iterdir())
+    operations = Operations(monkeypatch, Crash)
+    keep = checkpoint.Checkpointer(folder, state(1.0), keep=2, protected=lambda old: set())
+    keep.save(1), keep.save(2), keep.wait()
+    operations.start()
+    keep.save(3), keep.wait()
+    total = operations.calls
+    assert total >= 14 and whole(folder) == [2, 3]
+    for limit in range(total):
+        operations.start(limit)
+        with pytest.raises(Crash):  # as save does, in this thread
+            checkpoint.publish(folder, 100 + limit, keep._checkpoint)
+            keep._retire()
+        left = whole(folder)
+        assert len(left) >= 2 and left[-1] >= 3, (limit, left)
+    operations.start()
+    keep.save(1000), keep.save(1001), keep.wait()
+    assert whole(folder) == [1000, 1001]
+    assert sorted(path.name[:13] for path in folder.iterdir()) == [".writing"] + ["ckpt-00001000"] * 3 + ["ckpt-00001001"] * 3
+    assert list((folder / ".writing").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_fails_at_any_operation(tmp_path, monkeypatch, number):
+    """The error is one line that names the checkpoint's file and the reason. What was published is whole, and what the
+    save wrote is gone; later the same save works. Mutation: the half-written files stay."""
+    folder, checkpoints = tmp_path / "checkpoints", checkpoint._trackable(state(1.0))
+    operations = Operations(monkeypatch, OSError(number, os.strerror(number)))
+    checkpoint.publish(folder, 1, checkpoints)
+    operations.start()
+    checkpoint.publish(folder, 2, checkpoints)
+    total = operations.calls
+    for limit in range(total):
+        operations.start(limit)
+        with pytest.raises(UserError, match=rf"(ckpt-00000003\S*|writing) cannot be written: {os.strerror(number)}; .*same command"):
+            checkpoint.publish(folder, 3, checkpoints)
+        if limit < total - 1:  # the last one is the flush of a folder in which the new one is published
+            assert whole(folder) == [1, 2] and len(list(folder.rglob("ckpt*"))) == 6, limit
+    operations.start()
+    checkpoint.publish(folder, 3, checkpoints)
+    assert whole(folder) == [1, 2, 3]
+
+
+def test_the_error_of_tensorflow_is_one_line(tmp_path, monkeypatch):
+    """Its writer names a temporary file and itself."""
+    def write(self, path):
+        pathlib.Path(path + "_temp").mkdir()
+        raise tf.errors.ResourceExhaustedError(None, None, "{{node}} /x/part.tempstate1; No space left on device [Op:SaveV2]")
+
+    monkeypatch.setattr(tf.train.Checkpoint, "write", write)
+    with pytest.raises(UserError) as caught:
+        checkpoint.publish(tmp_path, 3, checkpoint._trackable(state(1.0)))
+    assert str(caught.value).startswith(f"{tmp_path}/ckpt-00000003 cannot be written: No space left on device; make room, then")
+    assert [path.name for path in tmp_path.rglob("*")] == [".writing"]
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_training(tmp_path):
+    """Not at the first save."""
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="checkpoints.* cannot be written: (File exists|Not a directory)"):
+        checkpoint.Checkpointer(tmp_path / "checkpoints", state(1.0), keep=1, protected=lambda old: set())
+
+
+@pytest.mark.parametrize("group, name, value", [("model", "conv1/kernel", np.nan), ("model", "conv1/kernel", -np.inf),
+                                                ("trainer", "loss_averages", np.inf), ("model", "half", np.nan)])
+def test_what_is_not_finite_is_never_published(tmp_path, group, name, value):
+    """The loop hears which variable, which step and which checkpoint is the last good one; exit code 3. Mutation: no look."""
+    variables = state(1.0)
+    variables["trainer"]["loss_averages"] = tf.Variable([1.0, 2.0])
+    variables["model"]["half"] = tf.Variable(tf.ones([2, 2], tf.bfloat16))
+    keep = checkpoint.Checkpointer(tmp_path, variables, keep=3, protected=lambda old: set())
+    keep.save(10)
+    bad = variables[group][name]
+    values = bad.numpy()
+    values.flat[-1] = value
+    bad.assign(values)
+    keep.save(20)
+    with pytest.raises(checkpoint.NotFinite) as caught:
+        keep.wait()
+    assert str(caught.value) == (
+        f"diverged at step 20: 1 of {values.size} values of {group}/{name} are not finite, so it is not saved. Checkpoint 10 is "
+        "the last good one; lower --learning_rate, or give --clip_norm")
+    assert isinstance(caught.value, UserError) and caught.value.exit_code == 3
+    assert whole(tmp_path) == [10] and list((tmp_path / ".writing").iterdir()) == []
+
+
+def test_a_first_save_that_is_not_finite(tmp_path):
+    keep = checkpoint.Checkpointer(tmp_path, {"model": {"a": tf.Variable(float("nan"))}}, keep=1, protected=lambda old: set())
+    keep.save(1)
+    with pytest.raises(checkpoint.NotFinite, match="There is no checkpoint yet"):
+        keep.save(2)
 
 
 def test_what_a_killed_save_left_is_in_nobodys_way(tmp_path):
@@ -119,6 +215,59 @@ def test_retention_keeps_the_newest_whole_and_the_protected(tmp_path):
     keep.wait()
     assert [s for s in manifest.published(tmp_path) if manifest.damage(tmp_path, s) == ""] == [10, 40, 50]
     assert not (tmp_path / "ckpt-00000020.index").exists()
+
+
+def test_a_damaged_one_in_the_middle_counts_for_nobody(tmp_path):
+    """Also when its size is right, and though it was whole before. Mutation: only sizes are looked at."""
+    keep = checkpoint.Checkpointer(tmp_path, state(1.0), keep=2, protected=lambda old: set())
+    for step in (10, 20):
+        keep.save(step)
+    keep.wait()
+    path = tmp_path / "ckpt-00000020.data-00000-of-00001"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    keep.save(30), keep.wait()
+    assert manifest.published(tmp_path) == [10, 20, 30]
+    keep.save(40), keep.wait()
+    assert whole(tmp_path) == [30, 40]
+
+
+def test_files_are_read_again_only_when_they_changed(tmp_path, monkeypatch):
+    """Retention costs no more reading than the two files of a new checkpoint, once they are known."""
+    read = []
+    for owner in (checkpoint, manifest):
+        monkeypatch.setattr(owner, "sha256", lambda path: read.append(path.name) or "0")
+    monkeypatch.setattr(checkpoint, "damage", lambda folder, step: read.append(step) or "")
+    first = checkpoint.Checkpointer(tmp_path, state(1.0), keep=2, protected=lambda old: set())
+    for step in (10, 20, 30):
+        first.save(step)
+    first.wait()
+    assert len(read) == 6 and all("ckpt" in name for name in read)
+    again = checkpoint.Checkpointer(tmp_path, state(1.0), keep=2, protected=lambda old: set())
+    read.clear()
+    again.save(40), again.wait()
+    assert read == ["ckpt-00000040.data-00000-of-00001", "ckpt-00000040.index", 30]
+    os.utime(tmp_path / "ckpt-00000040.index")
+    again.save(50), again.wait()
+    assert read[3:] == ["ckpt-00000050.data-00000-of-00001", "ckpt-00000050.index", 40]
+
+
+def test_what_was_set_aside_or_left_goes_with_its_step(tmp_path):
+    """A damaged checkpoint set aside and the data of a save that was killed stay for a look, as long as a checkpoint of
+    their step would. Mutation: only what is published is deleted."""
+    keep = checkpoint.Checkpointer(tmp_path, state(1.0), keep=2, protected=lambda old: set())
+    for step in (10, 20):
+        keep.save(step)
+    keep.wait()
+    manifest.set_aside(tmp_path, 20)
+    (tmp_path / "ckpt-00000015.index").write_bytes(b"of a save that was killed")
+    (tmp_path / "ckpt-notes.txt").write_text("mine")
+    keep.save(30), keep.wait()
+    assert len(list(tmp_path.glob("ckpt-00000020.*.damaged"))) == 3 and (tmp_path / "ckpt-00000015.index").exists()
+    keep.save(40), keep.wait()
+    assert whole(tmp_path) == [30, 40]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[:12] not in ("ckpt-0000003", "ckpt-0000004")) == [
+        ".writing", "ckpt-notes.txt"]
 
 
 def test_newest_whole_and_what_was_wrong(tmp_path):

@@ -75,7 +75,7 @@ EVALUATOR = [wrong(*arguments, says=says, command="trainer.evaluator") for *argu
     ("--model_dir=m", "--poll_secs=1e9", "--poll_secs=1e9 must be at most 86400"),
     ("--model_dir=m", "--timeout_secs=-0.5", "--timeout_secs=-0.5 must be at least 0"),
     ("--model_dir=m", "--timeout_secs=inf", "--timeout_secs=inf must be a finite number"),
-    ("--model_dir=m", "--split=tets", "--split=tets must be one of test, train; did you mean test?"),
+    ("--model_dir=m", "--split=tets", "--split=tets must be one of test, validation, train; did you mean test?"),
     ("--model_dir=m", "--run_once=maybe", "--run_once=maybe must be true or false"),
     ("--model_dir=m", "--norun_once=1", "--norun_once=1 must be written --norun_once"),
     ("--model_dir=m", "--run_once", "--model_dir=m has no config.json"),

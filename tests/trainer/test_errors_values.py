@@ -12,7 +12,7 @@ from wrong_commands import check, each, run, wrong
 
 from trainer import flags
 from trainer.config import FIELDS, UserError, rule
-from trainer.rules import Rule, one_line, shown, text_of
+from trainer.rules import Rule, listed, one_line, shown, text_of
 
 KINDS = (bool, int, float, str, "path", "ints")
 NAMES = {kind: [name for name in FIELDS if rule(name).kind == kind] for kind in KINDS}
@@ -39,7 +39,7 @@ LARGE = [wrong(f"--{name}={text}", says=f"--{name}={shown(text)} must be ")
          for kind, texts in TOO_LARGE.items() for name in NAMES[kind] for text in texts]
 SWITCHES = [wrong(f"--{name}={text}", says=f"--{name}={text} must be true or false")
             for name in NAMES[bool] for text in BOOLEANS]
-CHOICES = [wrong(f"--{name}={text}", says=f"--{name}={text} must be one of {', '.join(rule(name).choices)}")
+CHOICES = [wrong(f"--{name}={text}", says=f"--{name}={text} must be one of {listed(rule(name).choices)}")
            for name in NAMES[str] if rule(name).choices
            for text in ("", "nope", rule(name).choices[-1].upper(), f"{rule(name).choices[0]},")]
 ONE_BY_ONE = [

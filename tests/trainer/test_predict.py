@@ -127,22 +127,22 @@ def test_at_most_a_batch_of_images_is_in_memory(monkeypatch):
         return np.zeros(shape, np.float32), ""
 
     monkeypatch.setattr(image_files, "read", read)
-    images, sizes = predict.Images((8, 8, 1)), []
-    for batch in images.batches([str(k) for k in range(150)]):
+    inputs, sizes = predict.Inputs((8, 8, 1)), []
+    for batch in inputs.batches([str(k) for k in range(150)]):
         assert alive == [path for path, _ in batch]
         sizes.append(len(batch))
         alive.clear()
-    assert sizes == [63, 64, 22] and images.failed
+    assert sizes == [63, 64, 22] and inputs.failed
 
 
 def test_an_answer_that_is_not_finite_is_no_json_but_an_error(monkeypatch, tmp_path, capsys):
-    from trainer import task
+    from trainer import classification
     for k in range(2):
         np.save(tmp_path / f"{k}.npy", np.full([8, 8], k))
     info = types.SimpleNamespace(input_shape=(8, 8, 1), classes=("a", "b"))
     found = restored.Found(config=Config(classes=2), info=info, step=1)
     ready = restored.Restored(
-        found=found, task=task.Classification(classes=2), kind="raw", model=None,
+        found=found, task=classification.Classification(classes=2), kind="raw", model=None,
         serve=lambda images: {"probabilities": tf.where(images[:, 0, 0] > 0, [[0.25, 0.75]], [[np.nan, 0]])})
     monkeypatch.setattr(restored, "load", lambda found: ready)
     files = [str(tmp_path / f"{k}.npy") for k in range(2)]

@@ -101,7 +101,7 @@ def test_what_is_missing_is_named(run):
         restored.find(str(run))
 
 
-@pytest.mark.parametrize("change", [{"input_shape": [8, 8]}, {"input_shape": [8, 8, 0]}, {"classes": []},
+@pytest.mark.parametrize("change", [{"input_shape": [8]}, {"target_shape": [2, 2]}, {"input_shape": [8, 8, 0]}, {"classes": []},
                                     {"classes": [1, 2]}, {"examples": {}}, None])
 def test_a_wrong_description_of_the_data_is_an_error(run, change):
     recorded = json.loads((run / "config.json").read_text())

@@ -1,5 +1,7 @@
-"""The step: one all-reduce, weight decay once, clipping by the global norm, moving averages, steps that are not finite."""
+"""The step: one all-reduce, weight decay once, clipping by the global norm, moving averages, steps that are not finite, and
+how another thread sees that the state stands still."""
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -100,8 +102,15 @@ def test_not_finite_changes_nothing_but_the_count(replicas):
                       learning_rate=0.01, max_skipped_steps=2)
     batches = made.batches(0)
     made.loop.run(batches, 2)
-    before = {(group, path): variable.numpy() for group, part in made.state.variables().items()
-              for path, variable in part.items() if group != "trainer"}
+
+
+    def copies():
+        """What every replica has of every variable but the book-keeping."""
+        return {(group, path): [copy.numpy() for copy in made.strategy.experimental_local_results(variable)]
+                for group, part in made.state.variables().items() if group != "trainer" for path, variable in part.items()}
+
+    before = copies()
+    assert all(len(values) == replicas for (group, _), values in before.items() if group != "optimizer")
     honest = made.source.read
 
     def poisoned(indices):
@@ -110,18 +119,55 @@ def test_not_finite_changes_nothing_but_the_count(replicas):
         return {**examples, "input": tf.concat([images[:-1], images[-1:] * float("nan")], 0)}
 
     made.source.read = poisoned
-    made.loop.run(made.batches(2), 4)
+    metrics = made.loop.run(made.batches(2), 4)
     assert int(made.state.step) == 4 and int(made.state.skipped) == 2 and int(made.state.skipped_in_row) == 2
-    for group, part in made.state.variables().items():
-        for path, variable in part.items():
-            if group != "trainer":
-                assert np.array_equal(variable.numpy(), before[group, path]), (group, path)
+    assert not made.loop.diverged and np.isnan(metrics["gradient_squares"].numpy()).any()
+    for name, values in copies().items():
+        for ours, theirs in zip(values, before[name], strict=True):
+            assert np.array_equal(ours, theirs), name
     made.source.read = honest
     made.loop.run(made.batches(4), 5)
     assert int(made.state.skipped_in_row) == 0 and int(made.state.skipped) == 2
     made.source.read = poisoned
     made.loop.run(made.batches(5), 100)
-    assert int(made.state.step) == 8  # more than max_skipped_steps in a row: the loop comes back
+    assert int(made.state.step) == 8 and made.loop.diverged  # more than max_skipped_steps in a row: the loop comes back
+
+
+def test_the_squares_say_whose_gradient_is_large():
+    made = experiment(optimizer="sgd", learning_rate=0.1)
+    _, gradients = reference_gradients(made, 0)
+    metrics = made.loop.run(made.batches(0), 1)
+    np.testing.assert_allclose(metrics["gradient_squares"].numpy(), [np.sum(np.square(g)) for g in gradients], rtol=1e-4)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_what_another_thread_copies_of_a_state_that_stood_still_is_of_one_moment(replicas):
+    """Weights, slots, averages and batch statistics, copied beside the running loop: those that `still` accepts are those that
+    the main thread finds after that step. Mutations: a step is not marked as being written; its number is written first."""
+    made = experiment(mirrored(2) if replicas == 2 else None, model="digits_cnn_regularized", optimizer="lamb",
+                      learning_rate=0.01)
+    variables = [variable for part in made.state.variables().values() for variable in part.values()]
+    copied, ended = [], threading.Event()
+
+    def copy():
+        while not ended.is_set():
+            step = int(made.state.step)
+            values = [variable.numpy() for variable in variables]
+            copied.append((step, values, made.loop.still(step)))
+
+    found, batches = {}, made.batches(0)
+    made.loop.run(batches, 1)
+    thread = threading.Thread(target=copy)
+    thread.start()
+    for step in range(2, 80):
+        made.loop.run(batches, step)
+        found[step] = [variable.numpy() for variable in variables]
+    ended.set()
+    thread.join()
+    whole = [(step, values) for step, values, still in copied if still and step in found]
+    assert len({step for step, _ in whole}) > 5
+    for step, values in whole:
+        assert all(map(np.array_equal, values, found[step])), step
 
 
 def _collectives(graph) -> int:

@@ -33,12 +33,12 @@ def test_every_second_belongs_to_one_phase(clock):
         clock.now += 2.0
         with watch.phase("saving"):
             clock.now += 4.0
-            with watch.phase("waiting"):
+            with watch.phase("evaluating"):
                 clock.now += 8.0
         clock.now += 16.0
         seconds = watch.seconds()  # in the middle of a phase
     spent = {name: value for name, value in seconds.items() if value}
-    assert spent == {"training": 18, "waiting": 8, "saving": 4, "other": 1}
+    assert spent == {"training": 18, "evaluating": 8, "saving": 4, "other": 1}
     assert tuple(seconds) == (*PHASES, "other")
     assert watch.seconds() == seconds
 
@@ -60,19 +60,15 @@ def test_an_unknown_phase_is_refused(clock, name):
             pass
 
 
-def test_rates_count_training_and_the_wait_for_its_data_only(clock):
+def test_rates_count_training_only(clock):
     watch = Stopwatch(clock)
     watch.begin(1000, 128_000)
     clock.spend(watch, "compiling", 60)
-    clock.spend(watch, "training", 3)
+    clock.spend(watch, "training", 4)
     clock.spend(watch, "evaluating", 30)
-    clock.spend(watch, "waiting", 1)
-    assert math.isnan(watch.waiting_fraction())
     assert watch.rate(1010, 129_280) == (320.0, 0.4)
-    assert watch.waiting_fraction() == 0.25
     clock.spend(watch, "training", 2)
     assert watch.rate(1020, 130_560) == (640.0, 0.2)  # since the last call, not since the start
-    assert watch.waiting_fraction() == 0.0
 
 
 def test_a_rate_over_nothing_is_nan(clock):

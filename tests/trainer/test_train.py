@@ -3,11 +3,13 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 
 import runs
 from trainer import recipes
-from trainer.train import every, next_event
+from trainer.cadence import every, next_event
+from trainer.train import largest
 
 
 def test_every():
@@ -21,6 +23,14 @@ def test_next_event_is_the_nearest():
     assert [next_event(step, config, 57) for step in (0, 9, 10, 20, 25, 50)] == [10, 10, 20, 25, 30, 57]
     assert next_event(0, dataclasses.replace(config, steps_per_loop=4), 57) == 4
     assert next_event(0, dataclasses.replace(config, profile_steps=(3, 6)), 57) == 3
+    with_summaries = dataclasses.replace(config, summary_steps=20)  # such a step is made by itself
+    assert [next_event(step, with_summaries, 57) for step in (0, 10, 20, 50)] == [10, 19, 25, 56]
+
+
+@pytest.mark.parametrize("squares, found", [
+    ([1, 9, 4], "b, of norm 3"), ([9, 1, np.inf], "c, not finite"), ([np.inf, np.nan, 1], "b, not finite")])
+def test_the_largest_gradient_is_one_that_is_not_finite(squares, found):
+    assert largest(["a", "b", "c"], np.array(squares, np.float32)) == found
 
 
 @pytest.fixture(scope="module")

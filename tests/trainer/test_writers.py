@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from trainer import writers
+from trainer.config import UserError
 from trainer.writers import Console, JsonLines, console_line, duration, evaluator_line
 
 NOW = datetime.datetime(2026, 11, 21, 20, 21, 7, 427302)
@@ -99,7 +100,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(metrics):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))  # the kernel then writes 8 of 12 bytes
     try:
-        with pytest.raises(OSError, match="8 of 12 bytes"):
+        with pytest.raises(UserError, match="metrics.jsonl cannot be written: No space left on device; make room"):
             metrics.append({"step": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

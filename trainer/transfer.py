@@ -1,0 +1,83 @@
+"""First weights of a network from elsewhere, and which of its layers learn when.
+
+    transfer.check(config)                   # plain Python: the file is there, or can be got
+    transfer.prepare(config, model)          # freezes what does not learn
+    said = transfer.load(config, model)      # assigns the weights
+
+`--freeze` trains the head alone. From `--unfreeze_steps` on all layers learn but batch normalisation, whose statistics a
+few small batches would spoil (the guide "Transfer learning & fine-tuning" of Keras does the same).
+"""
+import os
+import re
+import typing
+
+from trainer.config import Config, UserError
+from trainer.rules import shown
+
+if typing.TYPE_CHECKING:
+    import keras
+
+IMAGENET = "imagenet"
+ENDINGS = (".h5", ".npz")
+FOLDER = "weights"  # in --data_dir
+
+
+def check(config: Config) -> None:
+    """UserError unless --pretrained_weights names a file that is there, or weights that can be downloaded."""
+    text = config.pretrained_weights
+    if not text:
+        return
+    said = f"--pretrained_weights={shown(text)}"
+    if text != IMAGENET:
+        if not os.path.isfile(text):
+            raise UserError(f"{said} must be a file ({', '.join(ENDINGS)}) or {IMAGENET}; there is none")
+        if not text.endswith(ENDINGS):
+            raise UserError(f"{said} must end in {' or '.join(ENDINGS)}; give such a file")
+        return
+    if not config.model.startswith("applications/"):
+        raise UserError(f"{said} with --model={config.model}: ImageNet weights are for a network of applications/; give a "
+                        "file, or such a --model")
+    if not config.download and find(config) is None:
+        raise UserError(f"{said}: {shown(os.path.join(config.data_dir, FOLDER))} has no file of {config.model}'s weights; "
+                        "give --download, or put it there")
+
+
+def find(config: Config) -> str | None:
+    """The file of the network's ImageNet weights in --data_dir, by the name that Keras or keras.io gives it."""
+    folder = os.path.join(config.data_dir, FOLDER)
+    name = config.model.removeprefix("applications/").lower()
+    own = config.top == "own"
+    try:
+        files = sorted(os.listdir(folder))
+    except OSError:
+        return None
+    for file in files:
+        plain = file.lower().replace("_", "")
+        if file.endswith(ENDINGS) and re.match(rf"{name}(?!v[0-9])", plain) and ("notop" in plain) != own:
+            return os.path.join(folder, file)
+    return None
+
+
+def prepare(config: Config, model: "keras.Model") -> None:
+    """Marks the layers of `model` that never learn as such."""
+    from models import pretrained
+    if config.freeze:
+        (pretrained.unfreeze if config.unfreeze_steps else pretrained.freeze)(model)
+
+
+def head_variables(model: "keras.Model") -> list["keras.Variable"]:
+    """The variables that learn while the rest is frozen."""
+    from models import pretrained
+    return pretrained.head(model).trainable_variables
+
+
+def load(config: Config, model: "keras.Model") -> str:
+    """Assigns --pretrained_weights to `model`; says what came from where. UserError where they do not fit."""
+    from models import pretrained
+    path = find(config) if config.pretrained_weights == IMAGENET else config.pretrained_weights
+    try:
+        if path is None:
+            return f"weights of ImageNet: {pretrained.load_imagenet(model, config.model)}"
+        return f"weights of {path}: {pretrained.load(model, path)}"
+    except Exception as error:  # Keras's download raises many kinds
+        raise UserError(f"--pretrained_weights={shown(config.pretrained_weights)}: {error}") from error

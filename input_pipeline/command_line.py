@@ -3,7 +3,7 @@
     values = flags.FlagValues()             # of its own: the trainer's flags may be in the same process
     flags.DEFINE_string("output", None, "the folder to write", flag_values=values)
     command_line.whole_number(values, "shard_mb", 100, "megabytes of a shard, about", at_least=1, at_most=100_000)
-    command_line.read(argv, values)         # ValueError: --shard_mb=x must be a whole number of 1 to 100000, such as 100
+    command_line.read(argv, values)         # ValueError: --shard_mb=x must be a whole number of 1 to 100000 ...
     command_line.help_text(values)
 """
 
@@ -56,7 +56,7 @@ def help_text(values: flags.FlagValues) -> str:
     for flag in sorted({values[name] for name in values}, key=lambda flag: flag.name):
         if flag.name in ("flagfile", "undefok"):
             continue
-        default = f"={flag.default}" if flag.default not in (None, False) else ""
+        default = f"={flag.default}" if flag.default is not None and not flag.boolean else ""
         lines += textwrap.wrap(flag.help, 100, initial_indent=f"  --{flag.name}{default}".ljust(23) + " ",
                                subsequent_indent=" " * 24, break_on_hyphens=False)
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`dataset.json`, which makes a folder of TFRecord shards a set: written last of all, and believed only when it is right.
+"""`dataset.json`, which makes a folder of TFRecord shards a set: written last, believed only when it is right.
 
     {"format": "lockstep-tfrecord", "version": 1, "name": "flowers",
      "classes": ["daisy", ...],                        a label is a place in this list
@@ -6,7 +6,8 @@
      "examples": {"train": 2934, "validation": 376, "test": 360},
      "identity": "9f...",                              sha256 of the images' names and times, and the options
      "skipped": ["daisy/broken.jpg"],                  files that could not be read and are left out
-     "shards": [{"file": "train-00000-of-00001.tfrecord", "split": "train", "records": 2934, "bytes": 5719, "sha256": ...}]}
+     "shards": [{"file": "train-00000-of-00001.tfrecord", "split": "train", "records": 2934, "bytes": 57190033,
+                 "sha256": "41..."}, ...]}
 
     values = description.parse(content, "flowers-tfrecord/dataset.json")     # ValueError names what is wrong
 """
@@ -47,7 +48,8 @@ def parse(content: bytes, path: str) -> dict:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is no JSON ({' '.join(str(error).split())[:100]}); get the set again") from None
     require(isinstance(values, dict) and values.get("format") == FORMAT, f"format must be {FORMAT!r}")
-    require(number(values.get("version")) and values["version"] == VERSION, f"version must be {VERSION}, which this program reads")
+    require(number(values.get("version")) and values["version"] == VERSION,
+            f"version must be {VERSION}, which this program reads")
     classes, shape, entries = values.get("classes"), values.get("image_shape"), values.get("shards")
     require(isinstance(classes, list) and 0 < len(classes) <= MAX_CLASSES
             and all(isinstance(name, str) and name.isprintable() for name in classes),

@@ -79,11 +79,7 @@ def decode_square(data: tf.Tensor, size: int) -> tf.Tensor:
     `check_square` has better words.
     """
     import tensorflow as tf
-    first = tf.strings.substr(data, 0, 3)
-    png = (first == _magic("PNG")[:3]) & (tf.strings.length(data) >= 24)
-    square = tf.cond(first == _magic("JPEG"), lambda: _jpeg(data, size), lambda: _central(
-        tf.cond(png, lambda: _png(data), lambda: _rare(data))))
-    return tf.ensure_shape(_resize(square, size), [size, size, 3])
+    return _squares(size)(data) if tf.executing_eagerly() else _square(data, size)
 
 
 def check_square(data: bytes, size: int) -> None:
@@ -105,69 +101,91 @@ def _magic(kind: str) -> bytes:
     return next(magic for magic, name in FORMATS.items() if name == kind)
 
 
+@functools.cache
+def _squares(size: int):
+    """`_square` for code outside a graph."""
+    import tensorflow as tf
+    return tf.function(lambda data: _square(data, size), autograph=False,
+                       input_signature=[tf.TensorSpec([], tf.string)])
+
+
+def _square(data, size):
+    import tensorflow as tf
+    first = tf.strings.substr(data, 0, 3)
+    square = _choose(tf.cast(first != _magic("JPEG"), tf.int32), data, lambda data: _jpeg(data, size),
+                     lambda data: _other(data, first, size))
+    # A JPEG is less than twice too large by now, and others as large as a JPEG or smaller. Averages over areas or
+    # tf.image.resize(antialias=True) would take as long as all else together, or three times as long, and bilinear
+    # weights leave no pixel out either.
+    exact = tf.cast(tf.shape(square)[0] != size, tf.int32)
+    resize = functools.partial(_resized, tf.raw_ops.ResizeBilinear, size=size, half_pixel_centers=True)
+    return tf.ensure_shape(_choose(exact, square, lambda square: square, resize), [size, size, 3])
+
+
+def _choose(which, data, *branches):
+    """What the branch numbered `which` makes of `data`; the others do nothing.
+
+    Within tf.data each tf.cond and tf.switch_case costs 50 to 100 microseconds, since it calls a function there. These
+    are the operations that they are made of elsewhere.
+    """
+    import tensorflow as tf
+    results = [branch(tf.raw_ops.Switch(data=data, pred=tf.equal(which, number)).output_true)
+               for number, branch in enumerate(branches)]
+    return tf.raw_ops.Merge(inputs=results).output
+
+
 def _jpeg(data, size):
     """The central square of a JPEG, with a side of at least `size` where the image has that."""
     import tensorflow as tf
-    shape = _bounded(tf.io.extract_jpeg_shape(data)[:2])
-    place = tf.reduce_sum(tf.cast(tf.reduce_min(shape) >= size * tf.constant(RATIOS[1:]), tf.int32))
+    shape = tf.io.extract_jpeg_shape(data)[:2]
+    place = tf.reduce_sum(tf.cast(tf.reduce_min(shape) >= size * np.array(RATIOS[1:], np.int32), tf.int32))
     ratio = tf.bitwise.left_shift(1, place)
     scaled = (shape + ratio - 1) // ratio  # as libjpeg rounds
     side = tf.reduce_min(scaled)
     window = tf.concat([(scaled - side) // 2, [side, side]], 0)
-    return tf.switch_case(place, [functools.partial(
-        tf.io.decode_and_crop_jpeg, data, window, channels=3, ratio=ratio, dct_method=DCT) for ratio in RATIOS])
+    decoders = (functools.partial(tf.io.decode_and_crop_jpeg, crop_window=window, channels=3, ratio=ratio,
+                                  dct_method=DCT) for ratio in RATIOS)
+    return _choose(tf.where(_is_bounded(shape), place, len(RATIOS)), data, *decoders, _rare)
+
+
+def _other(data, first, size):
+    """The central square of what is no JPEG, at `size` where it is at least twice as large. first: bytes."""
+    import tensorflow as tf
+    png = (first == _magic("PNG")[:3]) & (tf.strings.length(data) >= 24)
+    image = _choose(tf.cast(png, tf.int32), data, _rare, _png)
+    shape = tf.shape(image)[:2]
+    side = tf.reduce_min(shape)
+    top, left = tf.unstack((shape - side) // 2)
+    return _choose(tf.cast(side >= 2 * size, tf.int32), image[top:top + side, left:left + side], lambda square: square,
+                   functools.partial(_resized, tf.raw_ops.ResizeArea, size=size))
 
 
 def _png(data):
     import tensorflow as tf
     shape = tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False)
-    with tf.control_dependencies([_bounded(shape)]):
-        return tf.io.decode_png(data, channels=3)
+    return _choose(tf.cast(_is_bounded(shape), tf.int32), data, _rare,
+                   functools.partial(tf.io.decode_png, channels=3))
+
+
+def _is_bounded(shape):
+    """Whether an image of `shape`, int32 [2], may be decoded. `_rare` has the words where not."""
+    import tensorflow as tf
+    # A condition and no assertion: TensorFlow makes assertions wait for each other, those of other branches too.
+    return tf.reduce_prod(tf.cast(shape, tf.int64)) <= MAX_PIXELS
 
 
 def _rare(data):
     """Other formats, in Python."""
     import tensorflow as tf
-    def decode(data):  # bytes in a graph, else an array of one object
-        return decode_any(data.item() if isinstance(data, np.ndarray) else data, channels=3)
-
-    return tf.ensure_shape(tf.numpy_function(decode, [data], tf.uint8, stateful=False), [None, None, 3])
+    image = tf.numpy_function(lambda data: decode_any(data, channels=3), [data], tf.uint8, stateful=False)
+    return tf.ensure_shape(image, [None, None, 3])
 
 
-def _bounded(shape):
-    """`shape`, int32 [2], after a look at its size."""
-    import tensorflow as tf
-    pixels = tf.reduce_prod(tf.cast(shape, tf.int64))
-    # The operation itself, since tf.debugging.Assert puts a condition around it, which costs more than it does.
-    within = tf.raw_ops.Assert(condition=pixels <= MAX_PIXELS, data=["too many pixels", shape])
-    with tf.control_dependencies([within] if within is not None else []):
-        return tf.identity(shape)
-
-
-def _central(image):
-    """The central square of `image`, uint8 [h, w, 3]."""
-    import tensorflow as tf
-    shape = tf.shape(image)[:2]
-    side = tf.reduce_min(shape)
-    top, left = tf.unstack((shape - side) // 2)
-    return image[top:top + side, left:left + side]
-
-
-def _resize(square, size):
+def _resized(operation, square, *, size, **options):
     """`square`, uint8 [n, n, 3], as uint8 [size, size, 3]."""
     import tensorflow as tf
-    side = tf.shape(square)[0]
-
-    def by(resize, **options):
-        values = resize(images=square[tf.newaxis], size=[size, size], **options)
-        return tf.cast(values[0] + 0.5, tf.uint8)
-
-    # A JPEG comes less than twice too large. There, averages over areas or tf.image.resize(antialias=True) would take
-    # as long as all else together, or three times as long, and bilinear weights leave no pixel out either.
-    way = tf.cast(side != size, tf.int32) + tf.cast(side >= 2 * size, tf.int32)
-    return tf.switch_case(way, [
-        lambda: square, lambda: by(tf.raw_ops.ResizeBilinear, half_pixel_centers=True),
-        lambda: by(tf.raw_ops.ResizeArea)])
+    values = operation(images=square[tf.newaxis], size=[size, size], **options)
+    return tf.cast(values[0] + 0.5, tf.uint8)
 
 
 def _check_palette(data: bytes) -> None:

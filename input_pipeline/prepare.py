@@ -83,7 +83,8 @@ def _download(values: flags.FlagValues) -> int:
         return 0
     names = ", ".join(download.ARCHIVES)
     if values.dataset == "image_folder":
-        raise ValueError("--dataset=image_folder needs --from=FOLDER, the folder with a folder of images for each class")
+        raise ValueError("--dataset=image_folder needs --from=FOLDER, the folder with a folder of images for each "
+                         "class")
     _check_dataset(values, names, values.dataset in download.ARCHIVES, "downloaded")
     output = _output(values, "the folder in which the data set's own folder appears, for instance --output=data")
     archive = download.ARCHIVES[values.dataset]
@@ -97,7 +98,7 @@ def _convert(values: flags.FlagValues) -> int:
     _check_dataset(values, ", ".join(_CONVERTED), values.dataset in _CONVERTED, "converted")
     output = _output(values, "the new folder of the shards, for instance --output=shards")
     source = pathlib.Path(values["from"].value).expanduser()
-    if not source.is_dir():
+    if not values["from"].value or not source.is_dir():
         raise ValueError(f"--from={shown(values['from'].value)} is no folder; name the one that holds the data set")
     from input_pipeline import convert
     done = convert.convert(values.dataset, str(source), str(output), image_size=values.image_size,

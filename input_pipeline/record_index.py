@@ -93,12 +93,13 @@ def _length_at(file: storage.Reader, offset: int, number: int, size: int) -> int
     head = file.read(offset, HEADER_BYTES)
     right = len(head) == HEADER_BYTES and head[8:] == _CRC.pack(masked_crc(head[:8]))
     if number == 0 and head[:2] == b"\x1f\x8b" and not right:
-        raise ValueError(f"{file.path}: is compressed by gzip, so that no record can be read alone; decompress it first")
+        raise ValueError(f"{file.path}: is compressed by gzip, so that no record can be read alone; decompress it "
+                         "first")
     if len(head) < HEADER_BYTES:
         raise ValueError(f"{file.path}: ends within the header of record {number}, at byte {size}; get the file again")
     if not right:
-        raise ValueError(f"{file.path}: record {number}, at byte {offset}: the checksum of its length is wrong; this is "
-                         "no TFRecord file, or a damaged one: get it again")
+        raise ValueError(f"{file.path}: record {number}, at byte {offset}: the checksum of its length is wrong; this "
+                         "is no TFRecord file, or a damaged one: get it again")
     length, = _LENGTH.unpack_from(head)
     if length == 0:
         raise ValueError(f"{file.path}: record {number}, at byte {offset}, is empty; a record must hold a "

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from input_pipeline import description, examples, images, record_index, storage
-from input_pipeline.datasets import SPLITS, MissingData
+from input_pipeline.datasets import SPLITS
 from input_pipeline.progress import Progress
 
 CONVERTING = ".converting"  # at the end of the name of a folder that a conversion has not finished
@@ -91,17 +91,17 @@ def _drawn(name: str, records: int) -> np.ndarray:
 def find(folder: str, progress: Progress | None = None) -> Shards:
     """The set in `folder`, all sizes and indexes checked; reads no image. `progress`: of making indexes.
 
-    Raises MissingData where there is no set, ValueError where one is damaged: one line that names file, fault, fix.
+    Raises ValueError where there is no set, or a damaged one: one line that names file, fault and fix.
     """
     progress = _Patient(progress or Progress(sys.stderr))
     try:
         names = storage.listing(folder)
     except OSError as error:
         more = f"; {folder}{CONVERTING} is an unfinished conversion: run it again" * os.path.isdir(folder + CONVERTING)
-        raise MissingData(f"tfrecord: {folder!r} cannot be read ({error.strerror}){more}; give the folder that holds "
-                          "the .tfrecord files") from None
+        raise ValueError(f"tfrecord: {folder!r} cannot be read ({error.strerror}){more}; give the folder that holds "
+                         "the .tfrecord files") from None
     if os.path.basename(folder.rstrip("/")).endswith(CONVERTING):
-        raise MissingData(f"tfrecord: {folder!r} is an unfinished conversion: run it again, then give its --output")
+        raise ValueError(f"tfrecord: {folder!r} is an unfinished conversion: run it again, then give its --output")
     try:
         if description.FILE in names:
             return _described(folder, progress)
@@ -119,9 +119,9 @@ def _described(folder: str, progress: "_Patient") -> Shards:
         try:
             size = storage.status(shard).size
         except FileNotFoundError:
-            raise MissingData(f"{shard}: is missing, {description.FILE} lists it; get the whole set again") from None
+            raise ValueError(f"{shard}: is missing, {description.FILE} lists it; get the whole set again") from None
         if size != entry["bytes"]:
-            raise MissingData(f"{shard}: has {size} bytes instead of {entry['bytes']}; get it again")
+            raise ValueError(f"{shard}: has {size} bytes instead of {entry['bytes']}; get it again")
         index = _indexed(shard, progress)
         if len(index.lengths) != entry["records"]:
             raise ValueError(f"{shard}: has {len(index.lengths)} records, {description.FILE} says {entry['records']}; "
@@ -135,9 +135,9 @@ def _described(folder: str, progress: "_Patient") -> Shards:
 def _foreign(folder: str, names: list[str], progress: "_Patient") -> Shards:
     chosen = [name for name in names if _SHARD_NAME.fullmatch(name) and not name.startswith(".")]
     if not chosen:
-        raise MissingData(f"tfrecord: {folder!r} holds no TFRecord files (named train-00000-of-00008 or x.tfrecord); "
-                          "give the folder that does, or make one: python -m input_pipeline.prepare "
-                          "--dataset=image_folder --from=PHOTOS --output=FOLDER")
+        raise ValueError(f"tfrecord: {folder!r} holds no TFRecord files (named train-00000-of-00008 or x.tfrecord); "
+                         "give the folder that does, or make one: python -m input_pipeline.prepare "
+                         "--dataset=image_folder --from=PHOTOS --output=FOLDER")
     if len(chosen) > description.MAX_SHARDS:
         raise ValueError(f"{folder!r} holds {len(chosen)} TFRecord files; at most {description.MAX_SHARDS} are read")
     words = [_split_word(name, folder) for name in chosen]
@@ -209,7 +209,8 @@ def _class_names(folder: str, names: list[str]) -> tuple[str, ...] | None:
     if lines and all(re.fullmatch(rf"0*{number}:.+", line) for number, line in enumerate(lines)):
         lines = [line.split(":", 1)[1].strip() for line in lines]
     if not 0 < len(lines) <= description.MAX_CLASSES or not all(line.isprintable() for line in lines):
-        raise ValueError(f"{path}: must have a printable name for each class, a line each, 1 to {description.MAX_CLASSES} lines")
+        raise ValueError(f"{path}: must have a printable name for each class, a line each, 1 to "
+                         f"{description.MAX_CLASSES} lines")
     return tuple(lines)
 
 
@@ -254,7 +255,7 @@ def _save(path: str, index: record_index.Index) -> None:
 def _cached(path: str) -> str:
     """Where the index of a shard lies whose folder cannot be written."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    identity = hashlib.sha256(repr((os.path.realpath(path), *storage.status(path))).encode("utf-8", "surrogateescape")).hexdigest()
+    identity = hashlib.sha256(ascii((os.path.realpath(path), *storage.status(path))).encode()).hexdigest()
     return os.path.join(home, "lockstep", "tfrecord", identity[:32] + record_index.SUFFIX)
 
 

@@ -1,5 +1,5 @@
-"""AlexNet (Krizhevsky et al. 2012, "ImageNet classification with deep convolutional neural networks") for photos, and a
-form for small images.
+"""AlexNet (Krizhevsky et al. 2012, "ImageNet classification with deep convolutional neural networks") for
+photos, and a form for small images.
 
     model = build(input_shape=(227, 227, 3), classes=1000)         # logits [b, 1000]
     model = build_small(input_shape=(32, 32, 3), classes=10)
@@ -13,9 +13,9 @@ from models import layers, parts
 def build(*, input_shape, classes):
     """Five convolutions and three dense layers: 62,378,344 parameters for 227x227x3 and 1,000 classes.
 
-    On one device: the paper's network is cut in two for two GPUs, so that half of the connections of the second, fourth
-    and fifth convolution are missing (60,965,224 parameters). A border of three zeros gives images of 224x224 the sizes
-    that the paper has of 227x227 (55, 27, 13, 6); 227 itself gives these too.
+    On one device: the paper's network is cut in two for two GPUs, so that half of the connections of the
+    second, fourth and fifth convolution are missing (60,965,224 parameters). A border of three zeros gives
+    images of 224x224 the sizes that the paper has of 227x227 (55, 27, 13, 6); 227 itself gives these too.
     """
     images = keras.Input(input_shape, name="image")
     x = keras.layers.ZeroPadding2D(((1, 2), (1, 2)), name="border")(images)
@@ -29,8 +29,8 @@ def build(*, input_shape, classes):
 
 
 def build_small(*, input_shape, classes):
-    """The same, smaller: 3x3 convolutions of 64, 192, 384, 256, 256 filters, pools of 2 after the first, second and
-    fifth, and dense layers of 1,024: 4,361,034 parameters for 32x32x3 and 10 classes."""
+    """The same, smaller: 3x3 convolutions of 64, 192, 384, 256, 256 filters, pools of 2 after the first,
+    second and fifth, and dense layers of 1,024: 4,361,034 parameters for 32x32x3 and 10 classes."""
     images = keras.Input(input_shape, name="image")
     x = _convolution(images, 64, 3, 1, strides=2)
     x = parts.max_pool(_norm(x, 1, pool=False), 2, name="pool1")

@@ -1,11 +1,12 @@
-"""Every network of keras.applications by its name, with the layers of `models.layers` where Keras's own would differ
-between replicas.
+"""Every network of keras.applications by its name, with the layers of `models.layers` where Keras's own would
+differ between replicas.
 
-    model = build(application="MobileNetV2", input_shape=(224, 224, 3), classes=5)   # images to logits [b, 5], float32
+    model = build(application="MobileNetV2", input_shape=(224, 224, 3), classes=5)   # images to logits [b, 5]
 
-The network is Keras's, cloned layer by layer: batch normalisation and dropout (stochastic depth too) are replaced, with
-the same names, variables and constants, so that weights made for Keras's network fit this one (`models.pretrained`). The
-images are what Keras's documentation of the network asks for: some hold their own preprocessing, some take -1 to 1.
+The network is Keras's, cloned layer by layer: batch normalisation and dropout (stochastic depth too) are
+replaced, with the same names, variables and constants, so that weights made for Keras's network fit this one
+(`models.pretrained`). The images are what Keras's documentation of the network asks for: some hold their own
+preprocessing, some take -1 to 1.
 """
 
 import concurrent.futures
@@ -21,7 +22,8 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)  # of the channels R, G, B in 0 to 1,
 
 
 class Normalization(keras.layers.Layer):
-    """(x - mean) / sqrt(variance), for each channel of [b, h, w, c], with variables that only a file of weights sets.
+    """(x - mean) / sqrt(variance), for each channel of [b, h, w, c], with variables that only a file of
+    weights sets.
 
     Keras's layer copies them into constants when they are set, which a checkpoint read later does not change.
     """
@@ -53,10 +55,11 @@ def original(application, *, include_top=False, input_shape=None, classes=1000, 
 
 
 def named(source) -> dict[str, keras.layers.Layer]:
-    """The layers of Keras's network, in order, under the names that they have in ours, also those of a Sequential in it.
+    """The layers of Keras's network, in order, under the names that they have in ours, also those of a
+    Sequential in it.
 
-    Names that Keras counted up in this process are counted anew, from the network's first layer on, since variables (and
-    dropout masks) go by their layer's name.
+    Names that Keras counted up in this process are counted anew, from the network's first layer on, since
+    variables (and dropout masks) go by their layer's name.
     """
     found, counts = {}, {}
     for layer in (inner for layer in source.layers for inner in _flat(layer)):
@@ -73,9 +76,9 @@ def named(source) -> dict[str, keras.layers.Layer]:
 def build(*, application, input_shape, classes, top="average", sync_batch_norm=True):
     """The network called `application`, from random weights, with an output for each class.
 
-    top: "average", the mean over all positions and a dense layer; "flatten", a dense layer on all positions; "own", the
-    layers that Keras puts there (include_top=True), without their softmax.
-    Raises ValueError for images that the network does not take, or a layer that cannot be made alike on all replicas.
+    top: "average", the mean over all positions and a dense layer; "flatten", a dense layer on all positions;
+    "own", the layers that Keras puts there (include_top=True), without their softmax. Raises ValueError for
+    images that the network does not take, or a layer that cannot be made alike on all replicas.
     """
     source = original(application, include_top=top == "own", input_shape=input_shape, classes=classes)
     images = keras.Input(input_shape, name="image")
@@ -87,8 +90,8 @@ def build(*, application, input_shape, classes, top="average", sync_batch_norm=T
 
 
 def _clone(source, images, *, float32_end, sync_batch_norm):
-    """The outputs of `source`'s layers, made anew under the current dtype policy, for `images`. float32_end: the last
-    layer with weights, and what follows it, are float32."""
+    """The outputs of `source`'s layers, made anew under the current dtype policy, for `images`. float32_end:
+    the last layer with weights, and what follows it, are float32."""
     names = {id(layer): name for name, layer in named(source).items()}
     every = list(names)
     last = max(k for k, layer in enumerate(named(source).values()) if layer.weights)

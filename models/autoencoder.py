@@ -11,21 +11,22 @@ import keras
 
 
 def build(*, input_shape):
-    """Dense 64, 32, 64, ReLU, then as many values as the image has, tanh: 105,392 parameters for 784 values."""
+    """Dense 64, 32, 64, ReLU, then as many values as the image has, tanh: 105,392 parameters for 784
+    values."""
     return _dense(input_shape, (64, 32, 64), "relu", "tanh", "autoencoder")
 
 
 def build_sigmoid(*, input_shape):
-    """Dense 32, 16, then as many values as the image has, all sigmoid: the book's exercise, which has 512 of them and
-    25,648 parameters. Its images must lie in 0 to 1."""
+    """Dense 32, 16, then as many values as the image has, all sigmoid: the book's exercise, which has 512 of
+    them and 25,648 parameters. Its images must lie in 0 to 1."""
     return _dense(input_shape, (32, 16), "sigmoid", "sigmoid", "autoencoder_sigmoid")
 
 
 def build_convolutional(*, input_shape, interpolation):
     """Convolutions 3x3 of 16 and 8 filters, each with a pool, and back with upsampling; the last tanh.
 
-    interpolation: of the upsampling, "nearest" or "bilinear". Where a side does not divide by 4, what the pools added at
-    its end is cut off again.
+    interpolation: of the upsampling, "nearest" or "bilinear". Where a side does not divide by 4, what the
+    pools added at its end is cut off again.
     """
     images = keras.Input(input_shape, name="image")
     x = images

@@ -9,10 +9,11 @@ from models import parts
 
 
 def build(*, input_shape, classes):
-    """Convolution 3x3x16 with stride 2, pool 2, 3x3x32, pool 2, dense 64, 32; SAME, ReLU; 40,330 parameters for 32x32x3.
+    """Convolution 3x3x16 with stride 2, pool 2, 3x3x32, pool 2, dense 64, 32; SAME, ReLU; 40,330 parameters
+    for 32x32x3.
 
-    Takes pixels as they are, 0 to 255: the book does not scale them. Kernels are drawn as there, Glorot and Bengio 2010
-    (Keras's default). The book's softmax is part of the loss.
+    Takes pixels as they are, 0 to 255: the book does not scale them. Kernels are drawn as there, Glorot and
+    Bengio 2010 (Keras's default). The book's softmax is part of the loss.
     """
     images = keras.Input(input_shape, name="image")
     relu = {"padding": "same", "activation": "relu"}

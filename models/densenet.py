@@ -1,4 +1,5 @@
-"""Densely connected networks with bottlenecks and compression, DenseNet-BC (Huang et al. 2016, arXiv:1608.06993).
+"""Densely connected networks with bottlenecks and compression, DenseNet-BC (Huang et al. 2016,
+arXiv:1608.06993).
 
     model = build(input_shape=(224, 224, 3), classes=1000, blocks=(6, 12, 24, 16), growth=32)   # DenseNet-121
     model = build(input_shape=(32, 32, 3), classes=10, blocks=(16, 16, 16), growth=12)          # L = 100, k = 12
@@ -12,9 +13,10 @@ from models import parts
 def build(*, input_shape, classes, blocks, growth, sync_batch_norm=True):
     """The network with blocks[k] layers in dense block k, each of which adds `growth` maps to all before it.
 
-    A layer is normalisation, ReLU, 1x1 convolution to 4 growth maps, the same with 3x3 to growth maps; between two blocks
-    a 1x1 convolution halves the maps and an average pool the resolution. The first convolution has 2 growth filters: 3x3
-    for images with a side below 64, 7x7 with stride 2 and a pool for others. Depth L is 2 * sum(blocks) + len(blocks) + 1.
+    A layer is normalisation, ReLU, 1x1 convolution to 4 growth maps, the same with 3x3 to growth maps;
+    between two blocks a 1x1 convolution halves the maps and an average pool the resolution. The first
+    convolution has 2 growth filters: 3x3 for images with a side below 64, 7x7 with stride 2 and a pool for
+    others. Depth L is 2 * sum(blocks) + len(blocks) + 1.
     """
     def norm_relu(x, name):
         x = parts.norm(x, name=f"{name}_norm", sync_batch_norm=sync_batch_norm)

@@ -11,8 +11,8 @@ from models import parts
 
 
 def build(*, input_shape, classes):
-    """3x3 convolutions of 16, 30, 60, 90, 110, 130 filters, a pool before each of the last four, then the mean over all
-    positions, dense 90: 300,033 parameters for 3 channels and 5 classes, whatever the size."""
+    """3x3 convolutions of 16, 30, 60, 90, 110, 130 filters, a pool before each of the last four, then the
+    mean over all positions, dense 90: 300,033 parameters for 3 channels and 5 classes, whatever the size."""
     images = keras.Input(input_shape, name="image")
     x = _convolution(_convolution(images, 16, 3, 1), 30, 3, 2)
     for number, filters in enumerate((60, 90, 110, 130), start=3):
@@ -31,7 +31,8 @@ def build_flatten(*, input_shape, classes):
 
 
 def build_1x1(*, input_shape, classes):
-    """Four times 3x3 x32, 1x1 x32 and a pool; then 3x3 x16, 1x1 x8, and the last layer on all that is left."""
+    """Four times 3x3 x32, 1x1 x32 and a pool; then 3x3 x16, 1x1 x8, and the last layer on all that is
+    left."""
     images = x = keras.Input(input_shape, name="image")
     for number in range(1, 8, 2):
         x = _convolution(_convolution(x, 32, 3, number), 32, 1, number + 1)

@@ -2,11 +2,11 @@
 
     model = build(input_shape=(48, 1), outputs=12, cell="gru")     # the past [b, 48, 1] to the next months [b, 12]
 
-The network holds its own normalisation. It starts from the naive forecast, last year's month plus the last year's
-growth, and learns what that misses: as long as the last layer is zero, as it is at first, its output is the naive
-forecast. What the recurrent part sees are differences in units of the series' usual step from month to month, so that
-neither level nor unit of the series matters. All of it is float32 under every dtype policy: bfloat16 has 420
-and 422 ppm, and nothing between.
+The network holds its own normalisation. It starts from the naive forecast, last year's month plus the last
+year's growth, and learns what that misses: as long as the last layer is zero, as it is at first, its output
+is the naive forecast. What the recurrent part sees are differences in units of the series' usual step from
+month to month, so that neither level nor unit of the series matters. All of it is float32 under every dtype
+policy: bfloat16 has 420 and 422 ppm, and nothing between.
 """
 
 import keras
@@ -19,7 +19,8 @@ UNITS, DROPOUT = 8, 0.5
 
 
 class NaiveForecast(keras.layers.Layer):
-    """The past [b, past, 1] to the next `outputs` months [b, outputs]: last year's month plus the last year's growth.
+    """The past [b, past, 1] to the next `outputs` months [b, outputs]: last year's month plus the last year's
+    growth.
 
     The growth is the mean of the last 12 months less that of the 12 before, added once for every year ahead.
     """
@@ -38,11 +39,12 @@ class NaiveForecast(keras.layers.Layer):
 
 
 class Differences(keras.layers.Layer):
-    """The past [b, past, 1] to what the recurrent part sees of it, [b, past - 12, 4], and to its unit, [b, 1].
+    """The past [b, past, 1] to what the recurrent part sees of it, [b, past - 12, 4], and to its unit, [b,
+    1].
 
-    Of every month but the first 12: the step from the month before, the step from a year before less the last year's
-    growth, the value less the mean of the last year, and that growth; all divided by the unit, the root mean square of
-    the steps from month to month.
+    Of every month but the first 12: the step from the month before, the step from a year before less the last
+    year's growth, the value less the mean of the last year, and that growth; all divided by the unit, the
+    root mean square of the steps from month to month.
     """
 
     def compute_output_shape(self, input_shape):
@@ -61,12 +63,14 @@ class Differences(keras.layers.Layer):
 def build(*, input_shape, outputs, cell):
     """The forecaster with a "gru" or an "lstm" cell; input_shape (past, 1), at least two years of past.
 
-    Eight units, half of them dropped in training: of Mauna Loa's 587 training windows (they overlap: some fifty years)
-    32 units without dropout learn the noise, and are worse than the naive forecast after a few hundred steps.
+    Eight units, half of them dropped in training: of Mauna Loa's 587 training windows (they overlap: some
+    fifty years) 32 units without dropout learn the noise, and are worse than the naive forecast after a few
+    hundred steps.
     """
     if len(input_shape) != 2 or input_shape[1] != 1 or input_shape[0] < 2 * YEAR:
-        raise ValueError(f"a forecaster was given examples of shape {tuple(input_shape)}, must be (past, 1) with at least "
-                         f"{2 * YEAR} months of past: the last year's growth needs the year before; give longer windows")
+        raise ValueError(f"a forecaster was given examples of shape {tuple(input_shape)}, must be (past, 1) with at "
+                         f"least {2 * YEAR} months of past: the last year's growth needs the year before; give longer "
+                         "windows")
     cells = {"gru": recurrent.GRUCell, "lstm": recurrent.LSTMCell}
     series = keras.Input(input_shape, dtype="float32", name="series")
     seen, unit = Differences(dtype="float32", name="differences")(series)
@@ -76,7 +80,8 @@ def build(*, input_shape, outputs, cell):
     x = keras.layers.Dense(outputs, kernel_initializer="zeros", dtype="float32", name="residual")(x)
     x = keras.layers.Multiply(dtype="float32", name="in_units")([x, unit])
     naive = NaiveForecast(outputs, dtype="float32", name="naive")(series)
-    return keras.Model(series, keras.layers.Add(dtype="float32", name="forecast")([naive, x]), name=f"forecaster_{cell}")
+    forecast = keras.layers.Add(dtype="float32", name="forecast")([naive, x])
+    return keras.Model(series, forecast, name=f"forecaster_{cell}")
 
 
 def _growth(series):

@@ -42,9 +42,9 @@ def build(*, input_shape, classes):
 
 
 def build_small(*, input_shape, classes, sync_batch_norm=True):
-    """The same, with a 3x3 convolution in place of 7x7 with stride 2, batch normalisation after every convolution in
-    place of local response normalisation, and no dropout: so deep a plain network starts to learn too slowly for a first
-    epoch."""
+    """The same, with a 3x3 convolution in place of 7x7 with stride 2, batch normalisation after every
+    convolution in place of local response normalisation, and no dropout: so deep a plain network starts to
+    learn too slowly for a first epoch."""
     def convolution(x, filters, size, name, strides=1):
         return parts.normalized(x, filters, size, strides=strides, name=name, sync_batch_norm=sync_batch_norm)
 

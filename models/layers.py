@@ -199,8 +199,8 @@ class Dropout(keras.layers.Layer):
     number of replicas and micro-batches, and again after a resume, with no state to save. Hence the name is
     required; a layer applied twice in one step draws the same mask twice. Any shape [b, ...], static but for
     the batch.
-    noise_shape: as of Keras's layer, the mask's shape, (None, 1, 1, 1) to drop whole rows (stochastic depth); None is
-    the input's size, and so is the first, the batch's.
+    noise_shape: as of Keras's layer, the mask's shape, (None, 1, 1, 1) to drop whole rows (stochastic depth);
+    None is the input's size, and so is the first, the batch's.
     """
 
     def __init__(self, rate, *, name, noise_shape=None, **kwargs):
@@ -215,7 +215,8 @@ class Dropout(keras.layers.Layer):
         if None in input_shape[1:]:
             raise ValueError(f"Dropout {self.name!r} got {input_shape}: only the batch size may be unknown")
         if self.noise_shape and len(self.noise_shape) != len(input_shape):
-            raise ValueError(f"noise_shape={self.noise_shape} of Dropout {self.name!r}: must be as long as {input_shape}")
+            raise ValueError(f"noise_shape={self.noise_shape} of Dropout {self.name!r}: must be as long as "
+                             f"{input_shape}")
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -9,11 +9,12 @@ from models import parts
 
 
 def build(*, input_shape, classes):
-    """Convolutions 6 and 16 of 5x5 with average pooling, dense 120 and 84, tanh; 61,706 parameters for 28x28x1.
+    """Convolutions 6 and 16 of 5x5 with average pooling, dense 120 and 84, tanh; 61,706 parameters for
+    28x28x1.
 
-    As it is built today: the second convolution sees all six maps (the paper's sees 3 to 6 of them), pooling has no
-    weights, and the last layer gives logits. The paper's 32x32 are MNIST's 28x28 with a border; here the first
-    convolution adds it (SAME) to images smaller than 32.
+    As it is built today: the second convolution sees all six maps (the paper's sees 3 to 6 of them), pooling
+    has no weights, and the last layer gives logits. The paper's 32x32 are MNIST's 28x28 with a border; here
+    the first convolution adds it (SAME) to images smaller than 32.
     """
     images = keras.Input(input_shape, name="image")
     border = "same" if min(input_shape[:2]) < 32 else "valid"

@@ -3,9 +3,10 @@
     memory = estimate(model)
     memory.parameters, memory.activations      # bytes of the variables; bytes a row of the batch
     print(advice(model, rows=128, replicas=2))
-    # about 1.9 GiB on each device: 64 rows x 28.1 MiB of activations, 128.0 MiB of weights, gradients and optimizer; ...
+    # about 1.9 GiB on each device: 64 rows x 28.1 MiB of activations, 128.0 MiB of weights, ...
 
-An estimate from below: what every layer gives is kept for the backward pass, work space and fragments are not counted.
+An estimate from below: what every layer gives is kept for the backward pass, work space and fragments are not
+counted.
 """
 
 import dataclasses
@@ -18,8 +19,8 @@ STATES = 4  # float32 numbers of a weight that learns: itself, its gradient and 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes. parameters: of all variables, trainable: of those that learn. activations: of the outputs of all layers, for
-    one row of the batch."""
+    """Bytes. parameters: of all variables, trainable: of those that learn. activations: of the outputs of all
+    layers, for one row of the batch."""
 
     parameters: int
     trainable: int
@@ -44,7 +45,8 @@ def estimate(model) -> Memory:
     for layer in model.layers:
         outputs = layer.output if isinstance(layer.output, (list, tuple)) else [layer.output]
         activations += sum(math.prod(output.shape[1:]) * _bytes(output.dtype) for output in outputs)
-    return Memory(parameters=size(model.variables), trainable=size(model.trainable_variables), activations=activations)
+    return Memory(parameters=size(model.variables), trainable=size(model.trainable_variables),
+                  activations=activations)
 
 
 def advice(model, *, rows, replicas=1, grad_accum_steps=1) -> str:
@@ -56,8 +58,8 @@ def advice(model, *, rows, replicas=1, grad_accum_steps=1) -> str:
             f"{_text(memory.activations)} of activations and {_text(memory.weights)} of weights, gradients and "
             f"optimizer; with {half} rows (--global_batch_size={half * replicas * grad_accum_steps}, or "
             f"--grad_accum_steps={2 * grad_accum_steps}) {_text(memory.total(rows=half))}; the largest layer is "
-            f"{largest.name!r} with {_text(_bytes_a_row(largest))} a row, so that smaller images, fewer blocks or a smaller "
-            "--model help too")
+            f"{largest.name!r} with {_text(_bytes_a_row(largest))} a row, so that smaller images, "
+            "fewer blocks or a smaller --model help too")
 
 
 def _bytes_a_row(layer):

@@ -1,4 +1,5 @@
-"""What several families of networks are made of: a normalised convolution, the head, the size that counts as small.
+"""What several families of networks are made of: a normalised convolution, the head, the size that counts as
+small.
 
     x = normalized(x, 64, 3, name="conv1", sync_batch_norm=True)     # convolution, batch normalisation, ReLU
     return keras.Model(images, logits(pooled(x), classes))
@@ -14,7 +15,8 @@ SMALL = 64  # images with a side below it keep their resolution in the first lay
 
 
 def is_small(input_shape):
-    """Whether images of `input_shape` (h, w, c) would be left with next to nothing by a stem for large photos."""
+    """Whether images of `input_shape` (h, w, c) would be left with next to nothing by a stem for large
+    photos."""
     return min(input_shape[:2]) < SMALL
 
 
@@ -57,5 +59,6 @@ def dense(x, units, *, name, activation="relu"):
 
 
 def logits(x, classes):
-    """The last layer, [b, units] to [b, classes]: float32 under every dtype policy, so that the loss sees no rounding."""
+    """The last layer, [b, units] to [b, classes]: float32 under every dtype policy, so that the loss sees no
+    rounding."""
     return keras.layers.Dense(classes, dtype="float32", name="logits")(x)

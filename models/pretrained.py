@@ -4,10 +4,11 @@
     print(loaded)          # 260 variables of 105 layers; the head keeps its first weights
     freeze(model)          # only the head learns; batch statistics stay as they are
 
-Three kinds of files: `.weights.h5` of Keras 3, the older `.h5` of Keras's own downloads, and `.npz` with an array for
-each variable under its path ("Conv1/kernel"). The head is the last layer with weights, and takes part where the file has
-weights of its shape for it. Every array is measured against the network before it is read, so that a file costs no more
-memory than the network; links, references, and anything but numbers are refused.
+Three kinds of files: `.weights.h5` of Keras 3, the older `.h5` of Keras's own downloads, and `.npz` with an
+array for each variable under its path ("Conv1/kernel"). The head is the last layer with weights, and takes
+part where the file has weights of its shape for it. Every array is measured against the network before it is
+read, so that a file costs no more memory than the network; links, references, and anything but numbers are
+refused.
 """
 
 import dataclasses
@@ -20,8 +21,8 @@ from models import applications, layers, weight_files
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What came from a file: variables, the layers that they belong to, whether the head is among them, and the names of
-    what the file has beyond that."""
+    """What came from a file: variables, the layers that they belong to, whether the head is among them, and
+    the names of what the file has beyond that."""
 
     variables: int
     layers: int
@@ -43,15 +44,16 @@ def head(model) -> keras.layers.Layer:
 def load(model, path: str) -> Loaded:
     """Assigns the weights in the file `path` to `model`; its dtype policy does not matter, nor a strategy.
 
-    Raises ValueError, and has changed nothing, for a file that is no such file, or of another network: the message names
-    the file, the layer, both shapes.
+    Raises ValueError, and has changed nothing, for a file that is no such file, or of another network: the
+    message names the file, the layer, both shapes.
     """
     try:
         with weight_files.open_file(path) as file:
             pairs, ignored = _matched(model, file)
             values = [file.read(entry, variable.shape) for variable, entry in pairs]
     except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: cannot be read as weights ({error}); give a .weights.h5, .h5 or .npz file") from error
+        raise ValueError(f"{path}: cannot be read as weights ({error}); give a .weights.h5, .h5 or .npz "
+                         "file") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     for (variable, _), value in zip(pairs, values, strict=True):
@@ -60,14 +62,17 @@ def load(model, path: str) -> Loaded:
 
 
 def load_imagenet(model, name: str) -> Loaded:
-    """Assigns Keras's weights of ImageNet to `model`, built as "applications/NAME"; downloads them at first use.
+    """Assigns Keras's weights of ImageNet to `model`, built as "applications/NAME"; downloads them at first
+    use.
 
-    From Keras's address, to Keras's place (~/.keras/models), checked by Keras. Raises ValueError if the network is none of
-    keras.applications, or there are no such weights; OSError or whatever the download meets.
+    From Keras's address, to Keras's place (~/.keras/models), checked by Keras. Raises ValueError if the
+    network is none of keras.applications, or there are no such weights; OSError or whatever the download
+    meets.
     """
     family, _, application = name.partition("/")
     if family != "applications":
-        raise ValueError(f"pretrained_weights='imagenet' is for model='applications/NAME', not for {name!r}; give a file")
+        raise ValueError(f"pretrained_weights='imagenet' is for model='applications/NAME', not for {name!r}; "
+                         "give a file")
     last = head(model)
     own = last.name != "logits" and last.weights[-1].shape[-1] == 1000
     source = applications.original(application, include_top=own, input_shape=model.input_shape[1:], weights="imagenet")
@@ -81,15 +86,16 @@ def load_imagenet(model, name: str) -> Loaded:
 
 
 def freeze(model) -> None:
-    """Lets only the head learn. Batch normalisation uses its moving statistics then, and does not move them."""
+    """Lets only the head learn. Batch normalisation uses its moving statistics then, and does not move
+    them."""
     last = head(model)
     for layer in model.layers:
         layer.trainable = layer is last
 
 
 def unfreeze(model) -> None:
-    """Lets every layer learn but batch normalisation, which stays as `freeze` left it: a few small batches would spoil
-    the statistics that all the other weights were made for."""
+    """Lets every layer learn but batch normalisation, which stays as `freeze` left it: a few small batches
+    would spoil the statistics that all the other weights were made for."""
     for layer in model.layers:
         layer.trainable = not isinstance(layer, layers.BatchNormalization)
 

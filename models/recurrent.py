@@ -1,4 +1,5 @@
-"""Recurrent cells without the state of a random generator, which Keras's own keep for a dropout that is not used.
+"""Recurrent cells without the state of a random generator, which Keras's own keep for a dropout that is not
+used.
 
 The arithmetic, weights and defaults are those of Keras's `GRUCell` and `LSTMCell`.
 
@@ -10,10 +11,12 @@ import tensorflow as tf
 
 
 class GRUCell(keras.layers.Layer):
-    """A gated recurrent unit (Cho et al. 2014), in the form with the reset gate after the product, as cuDNN's.
+    """A gated recurrent unit (Cho et al. 2014), in the form with the reset gate after the product, as
+    cuDNN's.
 
-    z, r = sigmoid of their sums; h' = z h + (1 - z) tanh(x W + b + r * (h U + c)). `kernel` is [features, 3 units],
-    `recurrent_kernel` [units, 3 units], both in the order z, r, h; `bias` [2, 3 units] holds b, then c.
+    z, r = sigmoid of their sums; h' = z h + (1 - z) tanh(x W + b + r * (h U + c)). `kernel` is [features, 3
+    units], `recurrent_kernel` [units, 3 units], both in the order z, r, h; `bias` [2, 3 units] holds b, then
+    c.
     """
 
     def __init__(self, units, **kwargs):
@@ -36,10 +39,11 @@ class GRUCell(keras.layers.Layer):
 
 
 class LSTMCell(keras.layers.Layer):
-    """A long short-term memory cell (Hochreiter and Schmidhuber 1997) with a forget gate, whose bias starts at 1.
+    """A long short-term memory cell (Hochreiter and Schmidhuber 1997) with a forget gate, whose bias starts
+    at 1.
 
-    c' = f c + i tanh(.), h' = o tanh(c'). `kernel` is [features, 4 units], `recurrent_kernel` [units, 4 units], `bias`
-    [4 units], in the order i, f, c, o.
+    c' = f c + i tanh(.), h' = o tanh(c'). `kernel` is [features, 4 units], `recurrent_kernel` [units, 4
+    units], `bias` [4 units], in the order i, f, c, o.
     """
 
     def __init__(self, units, **kwargs):

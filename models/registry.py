@@ -33,12 +33,14 @@ TASKS = ("classification", "reconstruction", "forecasting")
 class Network:
     """One entry.
 
-    builder: "module:function"; the function takes input_shape, what its task has (see `task`), the options below, the
+    builder: "module:function"; the function takes input_shape, what its task has (see `task`), the options
+    below, the
         arguments below and, with batch_norm, sync_batch_norm.
     arguments: of the builder, always the same.
     decayed: layers whose kernels get weight decay; None for every kernel.
     summary: one line, what the network is.
-    task: "classification" (takes classes, gives logits or probabilities [b, classes]), "reconstruction" (gives an image
+    task: "classification" (takes classes, gives logits or probabilities [b, classes]), "reconstruction"
+    (gives an image
         of its input's shape) or "forecasting" (takes outputs, gives that many next values [b, outputs]).
     options: those of `OPTIONS` that it understands.
     batch_norm, dropout: whether it has such layers.
@@ -235,12 +237,12 @@ def check(
         if option != "blocks" and value not in OPTIONS[option]:
             raise ValueError(f"{option}={value!r}: must be one of {', '.join(OPTIONS[option])}")
         if value != OPTIONS[option][0] and option not in network.options:
-            able = ", ".join(known for known, other in NETWORKS.items() if option in other.options and "/" not in known)
-            able = able or "a network of applications/"
+            able = [known for known, other in NETWORKS.items() if option in other.options and "/" not in known]
+            able = ", ".join(able) or "a network of applications/"
             raise ValueError(f"model={name!r} has no option {option}={value!r}; leave it out, or use {able}")
     if len(blocks) > MAX_STAGES or any(not 1 <= count <= MAX_BLOCKS for count in blocks):
-        raise ValueError(f"blocks={','.join(map(str, blocks))}: must be 1 to {MAX_STAGES} numbers from 1 to {MAX_BLOCKS}, "
-                         "the blocks of each stage, such as 2,2,2,2")
+        raise ValueError(f"blocks={','.join(map(str, blocks))}: must be 1 to {MAX_STAGES} numbers from 1 to "
+                         f"{MAX_BLOCKS}, the blocks of each stage, such as 2,2,2,2")
     return network
 
 
@@ -259,13 +261,13 @@ def build(
     """Builds the network called `name` under the current dtype policy; initial weights follow Keras's global
     seed.
 
-    input_shape: of one example, (height, width, channels) for images, (past, 1) for series.
-    Output: float32, [b, classes] of a classification, [b, *input_shape] of a reconstruction, [b, outputs] of a
+    input_shape: of one example, (height, width, channels) for images, (past, 1) for series. Output: float32,
+    [b, classes] of a classification, [b, *input_shape] of a reconstruction, [b, outputs] of a
     forecast: the next so many values. What a task does not have is ignored.
     blocks: of each stage, of networks that have such; () for the network's own.
     sync_batch_norm: statistics of all replicas together; means nothing to a network without batch
-    normalisation. Raises ValueError as `check` does, and for an input that the network cannot take: one line that names
-    the layer.
+    normalisation. Raises ValueError as `check` does, and for an input that the network cannot take: one line
+    that names the layer.
     """
     network = check(name, head=head, local=local, top=top, blocks=blocks)
     given = {"head": head, "local": local, "top": top, "blocks": tuple(blocks)}

@@ -2,8 +2,9 @@
 
     model = build(input_shape=(224, 224, 3), classes=1000, blocks=(2, 2, 2, 2))     # ResNet-18, logits [b, 1000]
 
-Convolutions have no bias, a shortcut that changes shape is a 1x1 convolution with normalisation (option B), strides are
-those of the paper's blocks, but a bottleneck strides in its 3x3 convolution, as every later implementation does.
+Convolutions have no bias, a shortcut that changes shape is a 1x1 convolution with normalisation (option B),
+strides are those of the paper's blocks, but a bottleneck strides in its 3x3 convolution, as every later
+implementation does.
 """
 
 import keras
@@ -12,10 +13,12 @@ from models import parts
 
 
 def build(*, input_shape, classes, blocks, bottleneck=False, sync_batch_norm=True):
-    """The residual network with blocks[k] blocks of 64 * 2^k filters in stage k, each stage at half the resolution.
+    """The residual network with blocks[k] blocks of 64 * 2^k filters in stage k, each stage at half the
+    resolution.
 
-    blocks: (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) ResNet-34 or, with bottleneck, ResNet-50. bottleneck: blocks of 1x1,
-    3x3, 1x1 that widen to four times their filters. Images with a side below 64 keep their resolution up to the second
+    blocks: (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) ResNet-34 or, with bottleneck, ResNet-50. bottleneck:
+    blocks of 1x1, 3x3, 1x1 that widen to four times their filters. Images with a side below 64 keep their
+    resolution up to the second
     stage: a 3x3 convolution and no pooling, in place of 7x7 with stride 2 and a pooling.
     """
     images = keras.Input(input_shape, name="image")

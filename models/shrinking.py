@@ -1,4 +1,5 @@
-"""Images too small for a network: an error that names the layer, its input and the smallest image that would do for it.
+"""Images too small for a network: an error that names the layer, its input and the smallest image that would
+do for it.
 
 Keras says "Computed output size would be zero or negative" and, of a convolution, not which one.
 
@@ -17,7 +18,8 @@ import keras
 def named_layers(*, input_shape):
     """Turns the error of a layer whose output would have no rows or columns into one that names it.
 
-    input_shape: (height, width, channels) of the network that is built inside; other shapes have no such errors.
+    input_shape: (height, width, channels) of the network that is built inside; other shapes have no such
+    errors.
     """
     filtered = keras.config.is_traceback_filtering_enabled()
     keras.config.disable_traceback_filtering()  # the layer is found in the traceback
@@ -42,7 +44,8 @@ def check(model):
 
 
 def smallest_input(tensor, size):
-    """(height, width) of the images that give `tensor`, [b, h, w, c] of a network of layers, a height and width of `size`.
+    """(height, width) of the images that give `tensor`, [b, h, w, c] of a network of layers, a height and
+    width of `size`.
 
     Of several ways to the image the first inputs are followed, which is exact for a chain of layers.
     """
@@ -89,7 +92,8 @@ def _message(layer, inputs, input_shape):
 
 
 def _window(layer, axis):
-    """(size, strides, whether it must lie within the image) of a convolution or a pool along an axis; 1 of others."""
+    """(size, strides, whether it must lie within the image) of a convolution or a pool along an axis; 1 of
+    others."""
     size = getattr(layer, "kernel_size", None) or getattr(layer, "pool_size", None)
     if size is None or getattr(layer, "padding", None) not in ("valid", "same"):
         return 1, 1, True

@@ -25,9 +25,9 @@ def build(*, input_shape, classes, depth):
 
 
 def build_small(*, input_shape, classes, depth, sync_batch_norm=True):
-    """The same convolutions with batch normalisation, without which so deep a plain network does not start to learn, then
-    the mean over all positions (one for 32x32) and the last layer: the usual form for CIFAR-10, 14,724,042 parameters that
-    learn (VGG-16, 10 classes)."""
+    """The same convolutions with batch normalisation, without which so deep a plain network does not start to
+    learn, then the mean over all positions (one for 32x32) and the last layer: the usual form for CIFAR-10,
+    14,724,042 parameters that learn (VGG-16, 10 classes)."""
     def convolution(x, filters, name):
         return parts.normalized(x, filters, 3, name=name, sync_batch_norm=sync_batch_norm)
 

@@ -1,11 +1,12 @@
-"""Reads arrays of numbers from `.h5` and `.npz` files of strangers: bounded in memory, and nothing in them is run.
+"""Reads arrays of numbers from `.h5` and `.npz` files of strangers: bounded in memory, and nothing in them is
+run.
 
     with open_file("mobilenet.weights.h5") as file:
         entries = file.entries(body, head)             # {layer name: [Entry, ...]}, nothing read yet
         value = file.read(entries["Conv1"][0], (3, 3, 3, 32))
 
-HDF5 can point to other files (external links, external storage, virtual data sets), hold references and objects, and ask
-for filters that are loaded as code from a folder: all of these are refused.
+HDF5 can point to other files (external links, external storage, virtual data sets), hold references and
+objects, and ask for filters that are loaded as code from a folder: all of these are refused.
 """
 
 import contextlib
@@ -52,7 +53,8 @@ class _Hdf5:
         self._file = file
 
     def read(self, entry: Entry, shape: tuple[int, ...]) -> np.ndarray:
-        """The values, float32 or an integer type. ValueError unless they have `shape`, are numbers, and finite."""
+        """The values, float32 or an integer type. ValueError unless they have `shape`, are numbers, and
+        finite."""
         dataset = self._at(entry.where)
         _check_dataset(entry.where, dataset)
         if tuple(dataset.shape) != tuple(shape):
@@ -77,12 +79,13 @@ class _Hdf5:
 class _Keras3(_Hdf5):
     """`.weights.h5` of Keras 3: a group a layer, named by its class and counted, in it vars/0, vars/1, ...
 
-    The group `vars` carries the layer's name in an attribute. Where the names do not fit (Keras counts those that nobody
-    gave), the layers of each class are taken in their order.
+    The group `vars` carries the layer's name in an attribute. Where the names do not fit (Keras counts those
+    that nobody gave), the layers of each class are taken in their order.
     """
 
     def entries(self, layers, head) -> dict[str, list[Entry]]:
-        """The entries of each layer with weights in the file, by the layer's name in the network where it has it."""
+        """The entries of each layer with weights in the file, by the layer's name in the network where it has
+        it."""
         groups = dict(self._groups())
         names = {str(self._at(place).attrs.get("name", place)): place for place in groups}
         if all(layer.name in names for layer in layers):
@@ -105,8 +108,8 @@ class _Keras3(_Hdf5):
             for name in group:
                 seen += 1
                 if seen > MAX_OBJECTS or depth > MAX_DEPTH:
-                    raise ValueError(f"holds more than {MAX_OBJECTS} objects, or groups {MAX_DEPTH} deep; it is no file "
-                                     "of weights")
+                    raise ValueError(f"holds more than {MAX_OBJECTS} objects, or groups {MAX_DEPTH} deep; it is no "
+                                     "file of weights")
                 where = f"{place}/{name}" if place else name
                 child = self._at(where)
                 if isinstance(child, h5py.Group):
@@ -116,8 +119,8 @@ class _Keras3(_Hdf5):
 
 
 class _Legacy(_Hdf5):
-    """`.h5` of earlier Kerases, as keras.applications downloads: attributes give the names of layers and their arrays, in
-    order; layers are taken in this order, whatever their names."""
+    """`.h5` of earlier Kerases, as keras.applications downloads: attributes give the names of layers and
+    their arrays, in order; layers are taken in this order, whatever their names."""
 
     def entries(self, layers, head) -> dict[str, list[Entry]]:
         """The entries of each layer with weights in the file, under the names of `layers` as far as these go;
@@ -152,7 +155,8 @@ class _Npz:
         self._archive = archive
 
     def entries(self, layers, head) -> dict[str, list[Entry]]:
-        """The entries of each layer in the file, by the layer's name; those of `layers` and `head` among them."""
+        """The entries of each layer in the file, by the layer's name; those of `layers` and `head` among
+        them."""
         places = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
         found = {}
         for layer in (*layers, head):
@@ -206,7 +210,8 @@ def _numbers(where, values):
 
 
 def _names(group, attribute):
-    """A list of names from an attribute, which Keras cuts into attribute0, attribute1, ... where it is long."""
+    """A list of names from an attribute, which Keras cuts into attribute0, attribute1, ... where it is
+    long."""
     parts = [attribute] if attribute in group.attrs else []
     while not parts or parts[0] != attribute:
         part = f"{attribute}{len(parts)}"
@@ -221,5 +226,6 @@ def _names(group, attribute):
 
 
 def _snake(name):
-    """A class's name as Keras writes it in files: BatchNormalization is batch_normalization, Conv2D conv2d."""
+    """A class's name as Keras writes it in files: BatchNormalization is batch_normalization, Conv2D
+    conv2d."""
     return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub("(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()

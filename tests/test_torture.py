@@ -243,12 +243,12 @@ def test_retained_checkpoints():
     """The newest two and the best must stay; what else may, depends on when the run was killed."""
     def promise(**options):
         lines = [evaluation(60, "ema", precision_at_1=0.6), evaluation(120, "ema", precision_at_1=0.9),
-                 evaluation(240, "ema", precision_at_1=0.95)]
+                 evaluation(180, "ema", precision_at_1=0.95)]
         return kills.promised(compare.Left([], {}, [], lines, {}, lines[-1], None), keep=2, **options)
 
-    assert promise(evaluator=False, killed_after_last=False) == ({228, 240}, {228, 240, 120})
-    assert promise(evaluator=False, killed_after_last=True) == ({228, 240}, {216, 228, 240, 120})
-    assert promise(evaluator=True, killed_after_last=False)[1] == set(range(12, 241, 12))
+    assert promise(evaluator=False, killed_after_last=False) == ({168, 180}, {168, 180, 120})
+    assert promise(evaluator=False, killed_after_last=True) == ({168, 180}, {156, 168, 180, 120})
+    assert promise(evaluator=True, killed_after_last=False)[1] == set(range(12, 181, 12))
 
 
 def test_one_line():

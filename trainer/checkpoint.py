@@ -79,8 +79,8 @@ class Checkpointer:
         self._whole = {}  # the signatures of checkpoints that were whole when they were last read, by step
         self.last_saved = max(published(self.folder), default=None)
 
-    @tf.function(autograph=False)
-    def _copy(self):
+    def _copy(self) -> None:
+        # No tf.function: for 1,700 variables tracing one takes 7 s, and copying them without one 0.3 s.
         for shadow, variable in zip(self._shadow.values(), self._live):
             shadow.assign(variable.read_value())
 

@@ -36,7 +36,8 @@ class Evaluation:
         self._steps = -(-len(source) // self._batch_size)
         with strategy.scope():
             self.model = network()
-        self._dataset = None  # made at the first run
+        # Made at the first run and kept: TensorFlow keeps some 50 KB of every data set for good.
+        self._dataset = self._sample_batch = None
         self.traces = 0  # how often Python traced the pass: once, whatever the last batch
         self._pass = tf.function(self._sum_up, autograph=False)
 
@@ -48,7 +49,7 @@ class Evaluation:
         """
         for variable in self.model.variables:
             variable.value.assign(weights[variable.path])
-        if self._dataset is None:  # made once: TensorFlow keeps some of every data set for good
+        if self._dataset is None:
             self._dataset = pipeline.distribute(self._strategy, lambda context: pipeline.evaluation(
                 self._source, self._augmentation, batch_size=self._batch_size, **pipeline.share(context)))
         names, sums, counts = self._pass(iter(self._dataset))
@@ -63,10 +64,11 @@ class Evaluation:
         count = min(self._task.samples, len(self._source))
         if not count:
             return {}
-        dataset = pipeline.evaluation(self._source, self._augmentation, batch_size=count, replicas=1, local_replicas=1)
-        batch = next(iter(dataset))
-        outputs = tf.cast(answer(self.model, batch["input"], self._views), tf.float32)
-        return {name: value.numpy() for name, value in {**batch, "outputs": outputs}.items()}
+        if self._sample_batch is None:
+            self._sample_batch = next(iter(pipeline.evaluation(
+                self._source, self._augmentation, batch_size=count, replicas=1, local_replicas=1)))
+        outputs = tf.cast(answer(self.model, self._sample_batch["input"], self._views), tf.float32)
+        return {name: value.numpy() for name, value in {**self._sample_batch, "outputs": outputs}.items()}
 
     def first_images(self, count: int = 3):
         """The first images as the network sees them, float32 [count, h, w, c]; None where there are none to see."""

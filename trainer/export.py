@@ -25,7 +25,7 @@ import sys
 
 from absl import flags as absl_flags
 
-from trainer import flags, manifest, restored
+from trainer import files, flags, restored
 from trainer.config import UserError
 from trainer.rules import shown
 
@@ -94,12 +94,12 @@ def write(ready: restored.Restored, output: pathlib.Path) -> None:
         _fill(ready, work)
         for folder, _, names in os.walk(work, topdown=False):
             for name in names:
-                manifest.sync(pathlib.Path(folder, name))
-            manifest.sync(pathlib.Path(folder))
+                files.sync(pathlib.Path(folder, name))
+            files.sync(pathlib.Path(folder))
         if os.path.lexists(output):  # a rename would take the place of an empty folder
             raise UserError(f"--output={shown(output)} was made by someone else meanwhile; give another")
         work.rename(output)
-        manifest.sync(output.parent)
+        files.sync(output.parent)
     except OSError as error:
         raise UserError(f"--output={shown(output)} cannot be written: {error.strerror or error}; "
                         "nothing is left there") from error

@@ -25,6 +25,10 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
+class Held(UserError):
+    """Another process holds a lock."""
+
+
 def read_json(path: str | os.PathLike):
     """What a small file holds. FileNotFoundError: there is none. ValueError: what is wrong with it, in words."""
     try:
@@ -95,8 +99,8 @@ def cannot_write(path: str | os.PathLike, reason: str) -> UserError:
 
 @contextlib.contextmanager
 def exclusive(path: str | os.PathLike, message: str, *, patience: float = PATIENCE_SECS):
-    """Holds a lock that a dead process does not hold. UserError with `message` if a living one keeps it for so many
-    seconds, or if the file system has no locks."""
+    """Holds a lock that a dead process does not hold. Held, with `message`, if a living one keeps it for so many seconds;
+    UserError if the file system has no locks, or no room."""
     path = pathlib.Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +109,7 @@ def exclusive(path: str | os.PathLike, message: str, *, patience: float = PATIEN
         end = time.monotonic() + patience
         while not _lock(file, fcntl.LOCK_EX):
             if time.monotonic() > end:
-                raise UserError(f"{message} ({_holder(file)}); wait for it, or end it")
+                raise Held(f"{message} ({_holder(file)}); wait for it, or end it")
             time.sleep(0.01)
         with writing(path):
             file.truncate(0)

@@ -136,7 +136,7 @@ def help_text() -> str:
     """Every flag with its default, in the groups of the Config, lines of at most 100 characters."""
     from input_pipeline import augment
     from trainer import recipes  # which are made of the Config
-    names = {"recipe": recipes.RECIPES, "augment": map(augment.usage, augment.OPERATIONS)}
+    names = {"recipe": recipes.RECIPES, "augment": [augment.usage(name) for name in augment.OPERATIONS]}
 
     def wrapped(text: str, first: str = "", indent: str = "") -> list[str]:
         return textwrap.wrap(text, HELP_COLUMNS, initial_indent=first, subsequent_indent=indent,

@@ -4,8 +4,8 @@ validation examples where the data set has such, since it chooses between checkp
     inline = InlineEvaluation(run, experiment, say=print)
     stop = inline.run(step)        # whether --early_stop_evals says that it is enough
 """
-from trainer.config import UserError
 from trainer.experiment import Experiment, evaluation
+from trainer.files import Held
 from trainer.names import score
 from trainer.report import Reporter
 from trainer.resolve import Run
@@ -53,9 +53,9 @@ class InlineEvaluation:
 
     def _report(self, step: int, results: dict) -> None:
         try:
-            with self._ledger.lock():
+            with self._ledger.lock(patience=0):
                 if step not in self._ledger.settled():
                     self._reporter = self._reporter or Reporter(self._ledger, self._say)
                     self._reporter.report(step, results)
-        except UserError as error:
+        except Held as error:
             self._say(f"step {step} is left to the separate evaluator: {error}")

@@ -27,6 +27,7 @@ from trainer.experiment import Experiment
 
 GRACE_SECS = 2  # for the ordinary end
 AGAIN_SECS = 0.02  # between two looks whether the variables stand still
+SWITCH_SECS = 1e-4  # a main thread that traces must not keep the interpreter for 5 ms after each of a thousand operations
 
 
 class Stopping:
@@ -67,6 +68,7 @@ class Stopping:
         try:
             if self._step() > self._start:
                 time.sleep(GRACE_SECS)
+            sys.setswitchinterval(SWITCH_SECS)
             while True:
                 with self._turn:
                     if self._saved():

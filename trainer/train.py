@@ -40,7 +40,6 @@ def run(run: Run) -> int:
         if config.dry_run:
             return start_lib.dry_run(run, strategy)
         if chief:
-            (folder / "train").mkdir(parents=True, exist_ok=True)
             stack.enter_context(watch.exclusive(folder / "train" / ".lock", f"another trainer works on {folder}"))
         console = Console(config.progress if chief else "none", sys.stdout)
         experiment = Experiment(run, strategy)

@@ -38,9 +38,9 @@ class Ledger:
         self._metrics = JsonLines(self.folder / "metrics.jsonl")
         self._skipped = JsonLines(self.folder / "skipped.jsonl")
 
-    def lock(self):
-        """Held while evaluating, by a separate evaluator all its life. UserError if another process holds it."""
-        return exclusive(self.folder / ".lock", f"another evaluator works on {self.folder}")
+    def lock(self, *, patience: float = files.PATIENCE_SECS):
+        """Held while evaluating, by a separate evaluator all its life. files.Held if another process holds it."""
+        return exclusive(self.folder / ".lock", f"another evaluator works on {self.folder}", patience=patience)
 
     def _writing(self):
         return exclusive(self.folder / ".write", f"{self.folder} is being written to", patience=WRITE_PATIENCE_SECS)
@@ -50,7 +50,7 @@ class Ledger:
         lines = _read(self._metrics)
         for number, line in enumerate(lines, start=1):
             numbers = [value for name, value in line.items() if name != "weights"]
-            wanted = {"weights", self.best_metric or "weights"}
+            wanted = {"weights", "examples", self.best_metric or "examples"}
             if not wanted <= line.keys() or line["weights"] not in ("ema", "raw") \
                     or not all(type(value) in (int, float) for value in numbers):
                 raise UserError(f"{self._metrics.path}, line {number}: it is not an evaluation's; restore the file, or "

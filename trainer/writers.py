@@ -137,7 +137,7 @@ def _lines(path):
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}") from None
+        raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}; restore the file") from None
 
 
 def _last_byte(path):

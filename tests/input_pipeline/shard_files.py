@@ -43,8 +43,11 @@ def write(path: pathlib.Path, records: list[bytes]) -> pathlib.Path:
     return path
 
 
-def foreign(folder: pathlib.Path, *, names=("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001"),
-            records: int = 5, image: str = "image__encoded", label: str = "image__class__label") -> pathlib.Path:
+NAMES = ("train-00000-of-00002", "train-00001-of-00002", "validation-00000-of-00001")
+
+
+def foreign(folder: pathlib.Path, *, names=NAMES, records: int = 5, image: str = "image__encoded",
+            label: str = "image__class__label") -> pathlib.Path:
     """Shards as strangers make them: image n overall is `png(n)`, its label n % 3; no labels file."""
     folder.mkdir(exist_ok=True)
     for shard, name in enumerate(names):

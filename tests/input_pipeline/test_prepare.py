@@ -8,6 +8,7 @@ import signal
 import time
 
 import pytest
+import shard_files
 from loopback import TOP, Server, cifar_like, start, until
 from test_archives import NOAA
 
@@ -37,10 +38,28 @@ def run(*arguments: str, **environment: str):
     (["--dataset=cifar10"], "--output must be given"),
     (["--dataset=cifar10", "--output="], "--output must be given"),
     (["--dataset=cifar", "--output=D"], "--dataset=cifar cannot be downloaded: it must be one of cifar10"),
-    (["--datasets=cifar10", "--output=D"], "Unknown command line flag 'datasets'"),
-    (["cifar10", "--output=D"], "'cifar10' is not a flag"),
+    (["--datasets=cifar10", "--output=D"], "--datasets=cifar10 is not a flag; did you mean --dataset?"),
+    (["--zzz"], "--zzz is not a flag; see --help"),
+    (["cifar10", "--output=D"], "'cifar10' is not a flag; flags are written --name=value"),
     (["--dataset=cifar10", "--output=a_file"], "--output=a_file is not a folder"),
-    (["--dataset"], "Missing value for flag --dataset"),
+    (["--dataset=cifar10", "--output=gs://bucket"], "--output=gs://bucket must be a folder, not an address"),
+    (["--dataset"], "--dataset needs a value; write --dataset=VALUE"),
+    (["--dataset=image_folder", "--output=D"], "--dataset=image_folder needs --from=FOLDER"),
+    (["--dataset=cifar10", "--output=D", "--shard_mb=9"], "--shard_mb is for conversions; give --from=FOLDER too"),
+    (["--dataset=cifar10", "--output=D", "--skip_broken"], "--skip_broken is for conversions; give --from=FOLDER too"),
+    (["--dataset=co2", "--from=.", "--output=D"], "--dataset=co2 cannot be converted: it must be one of image_folder"),
+    (["--from=.", "--output=D"], "--dataset must be given, one of image_folder"),
+    (["--dataset=flowers", "--from=."], "--output must be given: the new folder of the shards"),
+    (["--dataset=flowers", "--from=nowhere", "--output=D"], "--from=nowhere is no folder"),
+    (["--dataset=flowers", "--from=", "--output=D"], "--from= is no folder"),
+    (["--dataset=flowers", "--from=.", "--output=D"], "flowers: no folder ./flower_photos/daisy"),
+    (["--dataset=cifar10", "--from=.", "--output=D"], "cifar10: no file ./cifar-10-batches-bin/data_batch_1.bin"),
+    (["--dataset=image_folder", "--from=.", "--output=D"], "has no images"),
+    (["--dataset=x\x1b[2J", "--from=.", "--output=D"], "--dataset=x\\x1b[2J cannot be converted"),
+    *((["--dataset=flowers", "--from=.", "--output=D", f"--{name}={value}"],
+       f"--{name}={value} must be a whole number of {rule}") for name, rule in
+      (("image_size", "0 to 4096, such as 224"), ("shard_mb", "1 to 100000, such as 100"))
+      for value in ("x", "-1", "1.5", "0x10", "1_0", "", "100001", "9" * 30)),
 ])
 def test_a_wrong_flag_is_code_2_and_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -67,8 +86,9 @@ def test_a_wrong_command_fails_at_once_without_tensorflow_and_without_a_tracebac
 def test_help_names_the_flags_and_the_exit_codes():
     code, out, err = run(*COMMAND, "--help")
     assert (code, err) == (0, "")
-    assert all(text in out for text in ("--dataset=cifar10 --output=data", "--dataset:", "--output:",
-                                        "Exit codes: 0"))
+    assert all(text in out for text in ("--dataset=cifar10 --output=data", "--from=photos --output=photos-192",
+                                        "  --dataset ", "  --output ", "  --from ", "  --image_size=0 ",
+                                        "  --shard_mb=100 ", "  --skip_broken ", "Exit codes: 0"))
 
 
 @pytest.mark.parametrize("dataset", ["digits", "synthetic"])
@@ -153,3 +173,29 @@ def test_a_signal_leaves_only_the_part_and_the_same_command_goes_on(signum, code
     assert f"cifar10: {tmp_path / 'D' / TOP} (2 files, 300,009 bytes), downloaded; size and sha256" in out
     assert server.requests[1:] == [("/small.tar.gz", "bytes=131072-")]
     assert not part.exists()
+
+
+def test_a_conversion_prints_what_was_made_and_the_command_that_trains_on_it(tmp_path, capsys):
+    folder = shard_files.photos(tmp_path / "p")
+    arguments = ["prepare", "--dataset=image_folder", f"--from={folder}", f"--output={tmp_path / 'out'}"]
+    assert prepare.main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert f"image_folder: {tmp_path / 'out'} (3 shards, " in out and "; every image was decoded once\n" in out
+    assert f"--recipe=flowers_cnn --dataset=tfrecord --data_dir={tmp_path / 'out'}\n" in out
+    assert "image_folder: 100 % (24 of 24 images, " in err
+    assert prepare.main(arguments) == 0
+    assert "was already there" in capsys.readouterr().out
+
+
+def test_a_broken_image_is_code_2_and_one_line_or_left_out(tmp_path, capsys):
+    folder = shard_files.photos(tmp_path / "p")
+    (folder / "cat" / "3.jpg").write_bytes(b"no image")
+    arguments = ["prepare", "--dataset=image_folder", f"--from={folder}", f"--output={tmp_path / 'out'}"]
+    assert prepare.main(arguments) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if line.startswith("prepare: ")]
+    assert out == "" and len(lines) == 1 and "p/cat/3.jpg: is none of PNG, JPEG" in lines[0]
+    assert not (tmp_path / "out").exists()
+    assert prepare.main([*arguments, "--skip_broken"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 broken ones left out" in out and "left out " in err and "p/cat/3.jpg" in err

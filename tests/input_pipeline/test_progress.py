@@ -51,3 +51,12 @@ def test_a_note_begins_its_own_line_beside_a_bar():
     progress.advance("small.tar.gz", 10, 100)
     progress.note("again in 1 s")
     assert stream.getvalue().endswith("\nagain in 1 s\n")
+
+
+def test_images_are_counted_one_by_one():
+    stream = io.StringIO()
+    clock = itertools.count(0.0, 0.5)
+    progress = Progress(stream, unit="images", clock=lambda: next(clock))
+    for done in (1, 3_670):
+        progress.advance("flowers", done, 3_670)
+    assert stream.getvalue().splitlines()[-1] == "flowers: 100 % (3,670 of 3,670 images, 7,338 images/s)"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shard_files
 
-from input_pipeline import datasets, record_index, shards
+from input_pipeline import record_index, shards
 
 
 @pytest.fixture(autouse=True)
@@ -156,7 +156,8 @@ def test_where_the_folder_cannot_be_written_the_index_lies_in_the_cache(tmp_path
     (lambda folder: [path.unlink() for path in folder.glob("train*")], "has no records for training"),
     (lambda folder: (folder / "labels.txt").write_bytes(b""), "labels.txt: must have a printable name"),
     (lambda folder: (folder / "labels.txt").write_bytes(b"a\x1b[2J\n"), "labels.txt: must have a printable name"),
-    (lambda folder: shard_files.write(folder / "train-00000-of-00002", [b"no example"]), "record 0: is no tf.train.Example"),
+    (lambda folder: shard_files.write(folder / "train-00000-of-00002", [b"no example"]),
+     "record 0: is no tf.train.Example"),
     (lambda folder: shard_files.write(folder / "train-00000-of-00002", [shard_files.example(a=1, b=b"x")]),
      "record 0: has no feature image/encoded or image; it has a, b"),
     (lambda folder: shard_files.write(folder / "train-00000-of-00002", [shard_files.example(image=b"raw", label=1)]),
@@ -173,13 +174,13 @@ def test_what_is_wrong_is_named_in_one_line(damage, words, tmp_path):
     assert words in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_no_folder_is_missing_data_and_a_half_converted_one_says_so(tmp_path):
-    with pytest.raises(datasets.MissingData, match="cannot be read .No such file.*give the folder"):
+def test_no_folder_is_named_and_a_half_converted_one_says_so(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read .No such file.*give the folder"):
         find(tmp_path / "none")
     (tmp_path / "none.converting").mkdir()
-    with pytest.raises(datasets.MissingData, match="none.converting is an unfinished conversion: run it again"):
+    with pytest.raises(ValueError, match="none.converting is an unfinished conversion: run it again"):
         find(tmp_path / "none")
-    with pytest.raises(datasets.MissingData, match="is an unfinished conversion"):
+    with pytest.raises(ValueError, match="is an unfinished conversion"):
         find(tmp_path / "none.converting")
 
 

@@ -132,8 +132,12 @@ def test_the_second_signal_ends_everything_now(tmp_path):
 
 
 def test_a_crash_while_stopping_is_what_the_code_says(tmp_path):
-    run = Run(tmp_path, SAVES, f"trap 'exit 9' TERM; echo ready; {READY}; kill -TERM $PPID; {WAIT}")
+    """And who saves meanwhile is not told a second time."""
+    saves = f"trap 'echo told' TERM; echo ready; {until('worker-1 failed first', 'said')}; exit 143"
+    crashes = f"told() {{ {until('told', 'logs/worker-0.log')}; exit 9; }}; trap told TERM; echo ready; {READY}"
+    run = Run(tmp_path, saves, f"{crashes}; kill -TERM $PPID; {WAIT}")
     assert run.code == 9 and run.attempts == 1
+    assert run.log("worker-0") == ["ready", "told"]
 
 
 def test_the_step_that_completes_the_run_wins_against_the_signal(tmp_path):

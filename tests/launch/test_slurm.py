@@ -1,5 +1,5 @@
-"""launch.slurm: the rendered script; its logic on a real SLURM of two nodes with small programs in the trainer's place; and
-one run of the real trainer there.
+"""launch.slurm: the rendered script; its logic on a real SLURM of two nodes with small programs in the trainer's place;
+and one run of the real trainer there.
 
 Mutations: no --kill-on-bad-exit; the signal goes to the workers and not to the script; a complete run is requeued.
 """
@@ -155,14 +155,14 @@ def test_what_would_fail_again_is_not_tried_again(cluster, submit, tmp_path, cod
     number = submit(f'[["wait", {code}]]', "--evaluator")
     state = cluster.wait(number, "FAILED")
     assert state["ExitCode"] == f"{code}:0" and state["Restarts"] == "0"
-    assert len(list(tmp_path.glob("start-0-*"))) == 1
+    assert "launch.slurm: the workers ended" not in log(tmp_path, number)
 
 
 @pytest.mark.slow
 def test_a_crash_ends_the_step_and_the_script_starts_it_again(cluster, submit, tmp_path):
     number = submit('[["wait", 1], [0, 0]]')
     cluster.wait(number, "COMPLETED")
-    assert len(list(tmp_path.glob("start-0-*"))) == len(list(tmp_path.glob("start-1-*"))) == 2
+    assert len(list(tmp_path.glob("start-1-*"))) == 2
     assert "(start 1 of 4)" in log(tmp_path, number)
 
 
@@ -198,8 +198,8 @@ def test_a_cancelled_job_stops_and_is_not_requeued(cluster, submit, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_real_trainer_killed_and_requeued_ends_as_an_undisturbed_run(cluster, tmp_path):
-    """Two nodes; one worker is killed, then the job is requeued as after a preemption. Law 2, with the tolerance of law 1:
-    the other run is one process with two devices."""
+    """Two nodes; one worker is killed, then the job is requeued as after a preemption. Law 2, with the tolerance of law
+    1: the other run is one process with two devices."""
     flags = ("--train_steps=60", "--log_steps=1", "--checkpoint_steps=5", "--summary_steps=0", "--histogram_steps=0",
              "--model=digits_cnn_regularized", "--precision=float32", "--deterministic")
     folder = tmp_path / "m"

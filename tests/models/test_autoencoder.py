@@ -1,5 +1,5 @@
-"""Autoencoders give an image of their input's shape back, in the range of their last activation; upsampling is what it
-is called."""
+"""Autoencoders give an image of their input's shape back, in the range of their last activation; upsampling
+is what it is called."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,8 @@ def test_output_is_an_image_of_the_inputs_shape(name, shape):
 
 
 def test_hidden_layers_are_the_books():
-    layers = {name: registry.build(name, input_shape=(28, 28, 1)).layers for name in ("autoencoder", "autoencoder_sigmoid")}
+    names = ("autoencoder", "autoencoder_sigmoid")
+    layers = {name: registry.build(name, input_shape=(28, 28, 1)).layers for name in names}
     found = {name: [(layer.units, layer.activation.__name__) for layer in some if hasattr(layer, "units")]
              for name, some in layers.items()}
     assert found == {"autoencoder": [(64, "relu"), (32, "relu"), (64, "relu"), (784, "tanh")],

@@ -1,4 +1,5 @@
-"""Forecasters start at the naive forecast exactly, and what they learn does not depend on the series' level or unit."""
+"""Forecasters start at the naive forecast exactly, and what they learn does not depend on the series' level
+or unit."""
 
 import keras
 import numpy as np
@@ -12,7 +13,8 @@ NAMES = ("forecaster_gru", "forecaster_lstm")
 def series(rows=4, past=36, seed=0):
     """A growing yearly wave with noise, about 400: [rows, past, 1] float32."""
     months = np.arange(past) + 7 * np.arange(rows)[:, None]
-    values = 400 + months / 6 + 3 * np.sin(months * np.pi / 6) + np.random.default_rng(seed).normal(0, 0.3, months.shape)
+    noise = np.random.default_rng(seed).normal(0, 0.3, months.shape)
+    values = 400 + months / 6 + 3 * np.sin(months * np.pi / 6) + noise
     return values[:, :, None].astype(np.float32)
 
 
@@ -76,7 +78,8 @@ def test_too_short_a_past_is_refused(shape):
 @pytest.mark.parametrize("ours, theirs", [
     (recurrent.GRUCell, keras.layers.GRU), (recurrent.LSTMCell, keras.layers.LSTM)])
 def test_cells_are_kerass(ours, theirs):
-    """Outputs and first weights' places, with the same weights; and no generator's state among the variables."""
+    """Outputs and first weights' places, with the same weights; and no generator's state among the
+    variables."""
     inputs = np.random.default_rng(0).normal(size=(3, 7, 4)).astype(np.float32)
     layer, reference = keras.layers.RNN(ours(5)), theirs(5)
     layer.build(inputs.shape)

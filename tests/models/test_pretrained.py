@@ -1,7 +1,8 @@
-"""Weights from files give the outputs of the network that they were made for; what does not fit is refused whole.
+"""Weights from files give the outputs of the network that they were made for; what does not fit is refused
+whole.
 
-Mutations that turn these red: layers matched by shape alone; variables assigned before all were checked; statistics that
-move while frozen.
+Mutations that turn these red: layers matched by shape alone; variables assigned before all were checked;
+statistics that move while frozen.
 """
 
 import os
@@ -167,8 +168,8 @@ def test_no_such_file_and_no_such_format(tmp_path):
 
 
 def test_imagenet_weights_are_kerass(monkeypatch):
-    """What Keras's constructor gives for weights="imagenet" comes over, at any number of classes; the rest of the world
-    is replaced by a network with numbers of its own."""
+    """What Keras's constructor gives for weights="imagenet" comes over, at any number of classes; the rest of
+    the world is replaced by a network with numbers of its own."""
     asked = []
 
     def original(application, **options):
@@ -213,6 +214,7 @@ def test_unfrozen_all_but_batch_normalisation_learns():
     pretrained.freeze(model)
     pretrained.unfreeze(model)
     found = {v.path for v in model.trainable_variables}
-    wanted = {v.path for layer in model.layers if not isinstance(layer, layers.BatchNormalization) for v in layer.weights}
+    others = [layer for layer in model.layers if not isinstance(layer, layers.BatchNormalization)]
+    wanted = {v.path for layer in others for v in layer.weights}
     assert found == wanted and len(wanted) > 2
     assert step(model, images((16, 16, 3)))[1] == []

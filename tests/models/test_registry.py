@@ -59,8 +59,8 @@ def test_looking_a_network_up_imports_no_tensorflow():
 
 @pytest.mark.parametrize("name", OWN)
 def test_entry_says_what_the_network_is(name):
-    """Float32 outputs of the shape that its task says; batch_norm, dropout and decayed tell the truth; the names of
-    variables are the same for a second network of the process, and each is one variable's."""
+    """Float32 outputs of the shape that its task says; batch_norm, dropout and decayed tell the truth; the
+    names of variables are the same for a second network of the process, and each is one variable's."""
     network, (model, shape) = registry.NETWORKS[name], build(name)
     outputs = model(np.ones((2, *shape), np.float32), training=False)
     wanted = {"classification": (2, 7), "reconstruction": (2, *shape), "forecasting": (2, 5)}[network.task]

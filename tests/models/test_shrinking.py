@@ -1,6 +1,8 @@
-"""An image too small for a network is answered with the layer, its input and the smallest image that would do.
+"""An image too small for a network is answered with the layer, its input and the smallest image that would
+do.
 
-Mutations that turn these red: strides forgotten on the way back to the image, or the padding; another layer named.
+Mutations that turn these red: strides forgotten on the way back to the image, or the padding; another layer
+named.
 """
 
 import re
@@ -43,7 +45,8 @@ def test_the_books_first_version_is_refused_by_layer_input_and_fix():
 
 CHAINS = {
     "pool": lambda: [keras.layers.MaxPooling2D(3, name="last")],
-    "average": lambda: [keras.layers.Conv2D(4, 3, padding="same", strides=2), keras.layers.AveragePooling2D(5, name="last")],
+    "average": lambda: [
+        keras.layers.Conv2D(4, 3, padding="same", strides=2), keras.layers.AveragePooling2D(5, name="last")],
     "depthwise": lambda: [keras.layers.DepthwiseConv2D(3, strides=2), keras.layers.DepthwiseConv2D(4, name="last")],
     "dilated": lambda: [keras.layers.MaxPooling2D(2), keras.layers.Conv2D(2, 3, dilation_rate=2, name="last")],
     "padded": lambda: [keras.layers.ZeroPadding2D(2), keras.layers.Conv2D(2, 9, strides=3, name="last")],
@@ -73,7 +76,8 @@ def test_the_size_that_is_asked_for_is_the_smallest_that_works(name):
     ("lenet5", 12), ("alexnet", 64), ("vgg16_small", 32), ("densenet40", 4), ("flowers_cnn", 16)])
 def test_networks_name_their_smallest_image(name, smallest):
     below = smallest - 1
-    with pytest.raises(ValueError, match=rf"layer '\w+' .* at least {smallest}x{smallest} \(these are {below}x{below}\)"):
+    asked = rf"layer '\w+' .* at least {smallest}x{smallest} \(these are {below}x{below}\)"
+    with pytest.raises(ValueError, match=asked):
         registry.build(name, input_shape=(below, below, 3), classes=5)
     model = registry.build(name, input_shape=(smallest, smallest, 3), classes=5)
     assert model(np.ones((1, smallest, smallest, 3), np.float32)).shape == (1, 5)

@@ -1,4 +1,5 @@
-"""Files of strangers: nothing in them is run, nothing outside them is read, and no array is read that does not fit.
+"""Files of strangers: nothing in them is run, nothing outside them is read, and no array is read that does
+not fit.
 
 Each file here once had what it takes to do harm; what comes back is one line.
 """
@@ -42,7 +43,8 @@ def keras3(path, write):
 
 
 def test_a_good_file_is_read(tmp_path):
-    path, model = keras3(tmp_path / "w.weights.h5", lambda group: group.create_dataset("0", data=np.ones((4, 3)))), network()
+    path = keras3(tmp_path / "w.weights.h5", lambda group: group.create_dataset("0", data=np.ones((4, 3))))
+    model = network()
     assert pretrained.load(model, str(path)).variables == 2
     np.testing.assert_array_equal(model.get_layer("body").kernel, np.ones((4, 3)))
 

@@ -14,14 +14,15 @@ from tests.torture import compare
 from tests.torture.processes import Process
 from tests.torture.tally import Tally
 
-STEPS, CHECKPOINT_STEPS, EVAL_STEPS, KEEP = 240, 12, 60, 2
+STEPS, CHECKPOINT_STEPS, EVAL_STEPS, KEEP = 180, 12, 60, 2
 BOUND = 600  # seconds after which a process that should have ended is taken for hanging
 
 # Dropout, synchronised batch normalisation, moving averages, decay, clipping; every step told.
 FLAGS = ("--model=digits_cnn_regularized", "--deterministic", "--optimizer=adamw", "--weight_decay=0.05", "--clip_norm=1",
          "--label_smoothing=0.1", "--ema_decay=0.99", "--log_steps=1", "--progress=none")
-CADENCE = (f"--train_steps={STEPS}", f"--checkpoint_steps={CHECKPOINT_STEPS}", "--summary_steps=30",
-           "--histogram_steps=60")
+# Summaries soon after a checkpoint, so that most kills leave some beyond the step that the next process resumes from.
+CADENCE = (f"--train_steps={STEPS}", f"--checkpoint_steps={CHECKPOINT_STEPS}", "--summary_steps=10",
+           "--histogram_steps=20")
 _DEVICES = {"1": ("--num_gpus=0",), "mirrored": ("--num_gpus=2", "--emulate", "--strategy=mirrored"),
             "central_storage": ("--num_gpus=2", "--emulate", "--strategy=central_storage")}
 CONFIGURATIONS = {f"{precision}-{devices}": (*FLAGS, f"--precision={precision}", *flags)

@@ -89,7 +89,7 @@ PREPARE = [wrong(*arguments, says=says, command="input_pipeline.prepare") for *a
     ("--dataset must be given, one of cifar10, mnist, flowers, co2",),
     ("--dataset=cifar10", "--output must be given"),
     ("--dataset=cifar", "--output=D", "--dataset=cifar cannot be downloaded: it must be one of cifar10"),
-    ("--dataset=image_folder", "--output=D", "--dataset=image_folder cannot be downloaded"),
+    ("--dataset=image_folder", "--output=D", "--dataset=image_folder needs --from=FOLDER"),
     ("--datasets=cifar10", "--output=D", "datasets"),
     ("--dataset", "--dataset"),
     ("cifar10", "--output=D", "'cifar10' is not a flag"),

@@ -9,7 +9,7 @@ import commands
 import numpy as np
 import pytest
 
-from trainer import export, manifest
+from trainer import export, files
 from trainer.config import UserError
 
 # A program that has TensorFlow and NumPy, and nothing of the trainer's. -I: not even the current folder.
@@ -131,7 +131,7 @@ def test_everything_is_on_the_disk_before_the_name_appears(tmp_path, monkeypatch
         synced.append(path.stat().st_ino)
 
     monkeypatch.setattr(export, "_fill", fill)
-    monkeypatch.setattr(manifest, "sync", sync)
+    monkeypatch.setattr(files, "sync", sync)
     export.write(None, output)
     assert os.listdir(output.parent) == ["out"]
     assert {path.stat().st_ino for path in [output, output.parent, *output.rglob("*")]} == set(synced)

@@ -105,7 +105,7 @@ def test_a_damaged_best_is_said_and_protects_every_evaluated_one(tmp_path, ledge
     assert watch.protected(tmp_path, [1, 2, 3]) == {1, 2}
 
 
-FOREIGN = ['{"step": 3}', '{"step": 3, "weights": "raw", "examples": 10, "loss": 1.0}', "{}", "[]", "", "\\x00",
+FOREIGN = ['{"step": 3}', '{"step": 3, "weights": "raw", "loss": 1.0, "precision_at_1": 0.5}', '{"step": 3, "weights": "raw", "examples": 10, "loss": 1.0}', "{}", "[]", "", "\\x00",
            '{"step": 3, "weights": "best", "precision_at_1": 0.5}', '{"step": 3, "weights": "raw", "precision_at_1": "high"}',
            '{"step": 3, "weights": ["raw"], "precision_at_1": 1}', '{"step": "3", "weights": "raw", "precision_at_1": 1}',
            "[" * 5000, '{"step": 3, "weights": "raw", "precision_at_1": null}', '{"step": 3, "weights": "raw", "precision_at_1": tr']

@@ -178,6 +178,21 @@ def test_a_damaged_line_is_named(metrics, line):
     assert content(metrics) == before
 
 
+def test_what_is_too_large_to_be_ours_is_not_taken_into_memory(metrics):
+    metrics.append({"step": 1})
+    with open(metrics.path, "ab") as file:
+        file.truncate(1 << 40)  # no room is taken
+    with pytest.raises(UserError, match="metrics.jsonl has more than 268435456 bytes"):
+        JsonLines.read(metrics.path)
+    with pytest.raises(UserError, match="metrics.jsonl, line 2: "):
+        metrics.drop_after(1)
+
+
+def test_a_file_that_is_none_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be read: Is a directory; restore the file"):
+        JsonLines.read(tmp_path)
+
+
 def test_kill_minus_9_while_it_appends(metrics):
     program = """
 import sys

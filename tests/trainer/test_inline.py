@@ -1,0 +1,45 @@
+"""Evaluation inside the trainer: what a separate evaluator is doing is left to it, and nothing else is."""
+import types
+
+import pytest
+
+from trainer import files, inline, watch
+from trainer.config import UserError
+
+
+@pytest.fixture
+def evaluation(tmp_path):
+    """An InlineEvaluation whose network is always right, and what it said."""
+    said = []
+    run = types.SimpleNamespace(
+        config=types.SimpleNamespace(model_dir=str(tmp_path), eval_steps=10, early_stop_evals=0),
+        info=types.SimpleNamespace(selection_split="test"), plan=types.SimpleNamespace(is_chief=True))
+    experiment = types.SimpleNamespace(task=types.SimpleNamespace(best="precision_at_1"), weights=lambda: {"raw": {}})
+    made = inline.InlineEvaluation(run, experiment, say=said.append)
+    made._evaluation = types.SimpleNamespace(run=lambda weights: {"examples": 1, "loss": 0.0, "precision_at_1": 1.0,
+                                                                  "counts": None, "pictures": {}})
+    return made, said
+
+
+def test_reports_once(tmp_path, evaluation):
+    made, said = evaluation
+    for _ in range(2):
+        assert not made.run(10)
+    assert [line["step"] for line in watch.Ledger(tmp_path, "test").results()] == [10] and len(said) == 1
+
+
+def test_a_step_is_left_to_a_separate_evaluator_that_works(tmp_path, evaluation, monkeypatch):
+    made, said = evaluation
+    with watch.Ledger(tmp_path, "test").lock():
+        made.run(10)
+    assert watch.Ledger(tmp_path, "test").results() == []
+    assert len(said) == 1 and said[0].startswith("step 10 is left to the separate evaluator: another evaluator works on ")
+
+
+def test_a_disk_that_fails_is_nobodys_work(tmp_path, evaluation):
+    """It ends the run as everywhere else. Mutation: every error of the user's is taken for another evaluator."""
+    made, said = evaluation
+    (tmp_path / "eval").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="eval.* cannot be (written|read): (Not a directory|File exists)") as caught:
+        made.run(10)
+    assert not isinstance(caught.value, files.Held) and said == []

@@ -175,7 +175,7 @@ def _features(path: str, index: record_index.Index) -> tuple[str, str]:
     """The names of the features of image and label, of those that record 0 has."""
     with named(path, 0), storage.Reader(path) as file:
         record = record_index.content(file, 0, int(index.lengths[0]))
-        found = examples.names(record)
+        found = sorted(examples.names(record))
         chosen = [next((name for name in usual if name in found), None) for usual in (IMAGE_FEATURES, LABEL_FEATURES)]
         for usual, name in zip((IMAGE_FEATURES, LABEL_FEATURES), chosen):
             if name is None:

@@ -42,7 +42,7 @@ class _Process:
         self.name, self.log = command.name, log
         self.signalled = False  # whether it was told to stop from here
         self.code: int | None = None  # as a shell gives it: 137 after SIGKILL
-        # A session of its own: Ctrl-C in a terminal reaches the launcher alone, which then tells each process once.
+        # A group of its own: Ctrl-C in a terminal reaches the launcher alone, which then tells each process once.
         self.popen = subprocess.Popen(
             command.arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={name: value for name, value in variables.items() if value is not None}, start_new_session=True,

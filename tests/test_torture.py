@@ -186,7 +186,7 @@ def test_what_is_not_whole_is_a_problem(copy):
     assert len(folder.problems(copy, STEPS + 12)) == 1  # DONE without the last checkpoint
 
 
-EMPTY = folder.Look({}, {}, 0, 0, 0, 0, "", "", frozenset(), frozenset())
+EMPTY = folder.Look({}, {}, 0, 0, 0, 0, "", "", frozenset(), {})
 
 
 def files(*names):
@@ -209,8 +209,8 @@ def checkpoint_files(step):
     ("saving: written, not in place", dict(line=24, writing=files("ckpt-00000024.index"))),
     ("saving: data in place, no manifest", dict(files=checkpoint_files(12) | files("ckpt-00000024.index"))),
     ("deleting: manifest gone, data there", dict(files=checkpoint_files(24) | files(f"ckpt-00000012.{folder.DATA}"))),
-    ("writing DONE", dict(names=frozenset({".DONE.7"}))),
-    ("after DONE", dict(names=frozenset({"DONE"}))),
+    ("writing DONE", dict(small=files(".DONE.writing"))),
+    ("after DONE", dict(small=files("DONE"))),
 ])
 def test_phases(phase, after):
     before = dataclasses.replace(EMPTY, files=checkpoint_files(12))
@@ -224,10 +224,16 @@ def test_phases(phase, after):
 def test_what_an_earlier_process_left_is_no_phase_of_this_one():
     """A half-written checkpoint, a half-deleted one and .writing/ stay after a kill."""
     left = dict(files=checkpoint_files(12) | files(f"ckpt-00000024.{folder.DATA}", f"ckpt-00000006.{folder.INDEX}"),
-                writing=files("ckpt-00000024.index"))
+                writing=files("ckpt-00000024.index"), small=files(".DONE.writing"))
     before = dataclasses.replace(EMPTY, **left)
     after = dataclasses.replace(before, trainer="7", line=20, writers=frozenset({"7"}))
     assert folder.trainer_phase(before, after, 7, eval_steps=24, last=36) == "stepping"
+
+
+def test_orphans(copy):
+    (copy / "checkpoints" / "ckpt-00000012.json").unlink()
+    assert folder.orphans(copy, before=24) == [f"ckpt-00000012.{ending}" for ending in (folder.DATA, folder.INDEX)]
+    assert folder.orphans(copy, before=12) == []
 
 
 def test_a_moment_comes_its_delay_after_its_condition():

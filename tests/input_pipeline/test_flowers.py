@@ -36,10 +36,10 @@ def test_a_folder_that_is_not_whole_is_missing_data_until_it_is(fake):
     assert sum(flowers.describe(str(fake)).examples.values()) == 3_670
 
 
-@pytest.mark.parametrize("make", [lambda path: None, lambda path: [(path / name).mkdir() for name in flowers.CLASSES]])
-def test_an_absent_or_empty_folder_is_missing_data(tmp_path, make):
-    (tmp_path / "flower_photos").mkdir()
-    make(tmp_path / "flower_photos")
+@pytest.mark.parametrize("folders", [(), flowers.CLASSES], ids=["absent", "empty"])
+def test_an_absent_or_empty_folder_is_missing_data(tmp_path, folders):
+    for name in folders:
+        (tmp_path / "flower_photos" / name).mkdir(parents=True)
     with pytest.raises(datasets.MissingData, match="flower_photos.* --dataset=flowers"):
         flowers.describe(str(tmp_path))
     with pytest.raises(datasets.MissingData, match="no data_dir"):

@@ -170,7 +170,8 @@ def test_images_of_all_sizes_become_squares_with_their_labels(tmp_path):
     for name, shape in shapes.items():
         image = tf.fill(shape, tf.constant(100, tf.uint8))
         write(tmp_path / "train", name, content=tf.io.encode_png(image).numpy())
-    write(tmp_path / "train", "b/not really.png", content=tf.io.encode_jpeg(tf.fill([90, 70, 3], np.uint8(100))).numpy())
+    jpeg = tf.io.encode_jpeg(tf.fill([90, 70, 3], np.uint8(100))).numpy()
+    write(tmp_path / "train", "b/not really.png", content=jpeg)
     info = datasets.describe("image_folder", str(tmp_path), image_size=20)
     source = datasets.load("image_folder", "train", str(tmp_path), image_size=20)
     assert info.input_shape == source.input_shape == (20, 20, 3)

@@ -37,6 +37,7 @@ FILES = {
     "png palette": encoded(RGB.quantize(50), "PNG"), "png bits": encoded(RGB.convert("1"), "PNG"),
     "gif": encoded(RGB, "GIF"), "gif frames": encoded(RGB, "GIF", save_all=True, append_images=[RGB.rotate(90)] * 3),
     "bmp": encoded(RGB, "BMP"), "bmp grey": encoded(RGB.convert("L"), "BMP")}
+FINE = {"jpeg": {"quality": 98, "subsampling": 0}}
 SQUARE = (slice(None), slice((WIDTH - HEIGHT) // 2, (WIDTH + HEIGHT) // 2))
 
 
@@ -80,8 +81,8 @@ def test_other_sizes_are_resized(name, shape):
     short = min(shape)
     # Red and green say where in the central square a pixel is.
     place = [(axis - (length - short) / 2 + 0.5) / short for axis, length in ((rows, shape[0]), (columns, shape[1]))]
-    picture = np.stack([40 + 170 * place[0], 40 + 170 * place[1], 0 * rows + 90], -1).clip(0, 255).round().astype(np.uint8)
-    data = encoded(Image.fromarray(picture), name.upper(), **({"quality": 98, "subsampling": 0} if name == "jpeg" else {}))
+    picture = np.stack([40 + 170 * place[0], 40 + 170 * place[1], 0 * rows + 90], -1).clip(0, 255).round()
+    data = encoded(Image.fromarray(picture.astype(np.uint8)), name.upper(), **FINE.get(name, {}))
     expected = 40 + 170 * (np.arange(size) + 0.5) / size
     found = square(data, size).astype(float)
     inner = slice(2, -2)
@@ -97,8 +98,7 @@ def test_shrinking_averages(name, factor):
     """Fine stripes become grey, not stripes. Mutation: bilinear weights alone."""
     stripes = np.zeros((24 * factor, 24 * factor, 3), np.uint8)
     stripes[:, ::2] = 255
-    kinds = {"jpeg": {"quality": 98, "subsampling": 0}}
-    found = square(encoded(Image.fromarray(stripes), name.upper(), **kinds.get(name, {})), 24).astype(int)
+    found = square(encoded(Image.fromarray(stripes), name.upper(), **FINE.get(name, {})), 24).astype(int)
     assert found.std() < 12 and abs(found.mean() - 127.5) < 12
 
 

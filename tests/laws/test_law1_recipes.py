@@ -10,7 +10,7 @@ import runs
 
 STEPS = 20
 COMMON = (f"--train_steps={STEPS}", "--log_steps=1", "--global_batch_size=16", "--precision=float32", "--summary_steps=0",
-          "--histogram_steps=0", "--checkpoint_steps=0", "--warmup_steps=0")
+          "--histogram_steps=0", "--checkpoint_steps=0", "--warmup_steps=0", "--learning_rate=0.0005")
 # Photos are made smaller than the recipe says, so that a step takes less than a second.
 FLAGS = {
     "cifar10_cnn": ("--image_size=32",),

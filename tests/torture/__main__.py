@@ -1,7 +1,7 @@
 """Tortures the installation: kill -9 at every moment, other numbers of devices, damaged checkpoints, full disks.
 
-    python -m tests.torture --kills=200          # from the folder of the checkout; some 40 minutes on 2 CPU cores
-    python -m tests.torture --kills=10           # some minutes
+    python -m tests.torture --kills=200          # from the folder of the checkout; some 45 minutes on 2 CPU cores
+    python -m tests.torture --kills=10           # some 5 minutes: a drawn selection of everything
 
 Real processes of the trainer and the evaluator, on emulated devices, one trainer and one evaluator at a time. What they
 leave is compared with undisturbed runs, bit for bit where --deterministic promises it: every tensor of the checkpoints,
@@ -56,21 +56,23 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.ERROR)  # TensorBoard's reader tells of every file and every restart
     quiet.import_tensorflow(errors=False)
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="lockstep-torture-"))
-    selection = 10**6 if values.kills >= ALL_FROM else max(3, values.kills // 2)
+    selection = 10**6 if values.kills >= ALL_FROM else max(2, values.kills // 4)
     references = settings.References(scratch, tally)
+    parts = {
+        "kills": lambda draw: kills.run(scratch, tally, references, draw, kills=values.kills,
+                                        configurations=values.configurations),
+        "operations": lambda draw: operations.run(scratch, tally, references, draw, most=selection),
+        "elastic": lambda draw: elastic.run(scratch, tally, draw, most=max(1, selection // 10)),
+        "damage": lambda draw: damage.run(scratch, tally, draw, most=selection),
+        "disk": lambda draw: disk.run(scratch, tally, draw, most=selection)}
     try:
         for part in values.only:
-            draw = random.Random(f"{seed} {part}")
-            if part == "kills":
-                kills.run(scratch, tally, references, draw, kills=values.kills, configurations=values.configurations)
-            if part == "operations":
-                operations.run(scratch, tally, references, draw, most=selection)
-            if part == "elastic":
-                elastic.run(scratch, tally, draw, most=selection if values.kills >= ALL_FROM else 1)
-            if part == "damage":
-                damage.run(scratch, tally, draw, most=selection)
-            if part == "disk":
-                disk.run(scratch, tally, draw, most=selection)
+            try:
+                parts[part](random.Random(f"{seed} {part}"))
+            except (RuntimeError, AssertionError) as error:  # a run failed that others were to be compared with
+                tally.fail(part, str(error))
+    except KeyboardInterrupt:
+        tally.fail("torture", "interrupted")
     finally:
         processes.end_all()
         if tally.failures and values.keep:

@@ -22,8 +22,8 @@ class Look:
     """One look. files, writing: name to (time of change, size), in checkpoints/ and in its .writing/.
 
     line, evaluated: the steps of the last whole metrics line and of the ledger's, 0 if there is none. evaluations: bytes
-    of the ledger; shown: of the event files beside it. trainer, evaluator: what their locks hold. writers: the
-    processes with an event file in train/. names: of the files in model_dir and in eval/test.
+    of the ledger; shown: of the event files beside it. trainer, evaluator: the processes that took their locks. writers:
+    those with an event file in train/. small: the files in model_dir and in eval/test, as files.
     """
 
     files: dict[str, tuple[int, int]]
@@ -35,7 +35,7 @@ class Look:
     trainer: str
     evaluator: str
     writers: frozenset[str]
-    names: frozenset[str]
+    small: dict[str, tuple[int, int]]
 
     def steps(self, *endings: str) -> set[int]:
         """The steps that have a file with one of these endings."""
@@ -53,6 +53,10 @@ class Look:
     def begins_to_save(self, before: "Look") -> bool:
         """Whether something is in .writing/ that was not there before."""
         return any(before.writing.get(name) != facts for name, facts in self.writing.items())
+
+    def writes(self, name: str, before: "Look") -> bool:
+        """Whether the small file of this name is being written, as a whole and under another name."""
+        return any(other.startswith(f".{name}.") and before.small.get(other) != facts for other, facts in self.small.items())
 
     def in_place(self, before: "Look") -> bool:
         """Whether data or index beyond the newest published step are in place that were not there before."""
@@ -74,18 +78,18 @@ def look(model_dir: pathlib.Path) -> Look:
         line=_last_step(train / "metrics.jsonl"), evaluated=_last_step(evaluation / "metrics.jsonl"),
         evaluations=seen.get("metrics.jsonl", (0, 0))[1],
         shown=sum(size for name, (_, size) in seen.items() if name.startswith("events.")),
-        trainer=_text(train / ".lock"), evaluator=_text(evaluation / ".lock"),
+        trainer=_holder(train / ".lock"), evaluator=_holder(evaluation / ".lock"),
         writers=frozenset(name.rsplit(".", 1)[1] for name in _files(train) if name.startswith("events.")),
-        names=frozenset(_files(model_dir)) | frozenset(seen))
+        small=_files(model_dir) | seen)
 
 
 def trainer_phase(before: Look, after: Look, pid: int, *, eval_steps: int, last: int) -> str:
     """What the trainer was doing when it was killed. before: a look at its start; after: one when it was gone.
     eval_steps: of its inline evaluations, 0 if it has none."""
     line = after.line if str(pid) in after.writers else 0  # until then the lines are an earlier process's
-    if f".DONE.{pid}" in after.names:
+    if after.writes("DONE", before):
         return "writing DONE"
-    if "DONE" in after.names:
+    if "DONE" in after.small:
         return "after DONE"
     if after.trainer != str(pid):
         return "imports"
@@ -103,9 +107,9 @@ def trainer_phase(before: Look, after: Look, pid: int, *, eval_steps: int, last:
     return "ending" if line == last else "stepping"
 
 
-def evaluator_phase(after: Look, pid: int) -> str:
-    """What the evaluator was doing when it was killed."""
-    if f".best.json.{pid}" in after.names or f".evaluator.json.{pid}" in after.names:
+def evaluator_phase(before: Look, after: Look, pid: int) -> str:
+    """What the evaluator was doing when it was killed. before: a look at its start; after: one when it was gone."""
+    if after.writes("best.json", before) or after.writes("evaluator.json", before):
         return "writing a small file"
     if after.evaluator != str(pid):
         return "imports and building"
@@ -154,10 +158,11 @@ def whole(model_dir: pathlib.Path) -> list[int]:
     return [step for step in look(model_dir).published if not damage(model_dir / "checkpoints", step)]
 
 
-def orphans(model_dir: pathlib.Path) -> list[str]:
-    """Files that belong to no published checkpoint and that nothing will take away."""
+def orphans(model_dir: pathlib.Path, before: int) -> list[str]:
+    """The files in checkpoints/ that belong to no published one, of steps before this one."""
     seen = look(model_dir)
-    return sorted(name for name in seen.files if not (match := NAME.fullmatch(name)) or int(match[1]) not in seen.published)
+    return sorted(name for name in seen.files if (match := re.match(r"ckpt-(\d+)\.", name)) and int(match[1]) < before
+                  and int(match[1]) not in seen.published)
 
 
 def _files(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
@@ -187,8 +192,9 @@ def _last_step(path: pathlib.Path) -> int:
         return 0
 
 
-def _text(path: pathlib.Path) -> str:
+def _holder(path: pathlib.Path) -> str:
+    """The process that a lock file names."""
     try:
-        return path.read_text().strip()
+        return path.read_text().split(" ")[0].strip()
     except FileNotFoundError:
         return ""

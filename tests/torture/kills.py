@@ -15,23 +15,23 @@ from tests.torture.settings import BOUND, EVAL_STEPS, KEEP, STEPS
 from tests.torture.tally import Tally
 
 WAYS = ("inline", "separate", "both")
+FEWEST = 4  # kills for which a configuration is worth its undisturbed run
 
 
 def run(scratch: pathlib.Path, tally: Tally, references: settings.References, draw: random.Random, *, kills: int,
         configurations: list[str]) -> None:
-    """At least `kills` kills over all configurations, every configuration at least one."""
-    combinations = [(name, way) for way in range(len(WAYS)) for name in configurations]
-    quotas = [kills * (k + 1) // len(combinations) - kills * k // len(combinations) for k in range(len(combinations))]
-    if kills < len(combinations):  # few kills: each configuration with one way to evaluate
-        turn = draw.randrange(len(WAYS))
-        combinations = [(name, (turn + k) % len(WAYS)) for k, name in enumerate(configurations)]
-        quotas = [-(-kills // len(combinations))] * len(combinations)
-    for (name, way), quota in sorted(zip(combinations, quotas), key=lambda entry: configurations.index(entry[0][0])):
+    """At least `kills` kills over all configurations. Few kills: of some drawn ones, and not each way to evaluate."""
+    chosen = draw.sample(configurations, min(len(configurations), max(1, kills // FEWEST)))
+    ways = min(len(WAYS), max(1, kills // (FEWEST * len(chosen))))
+    turn = draw.randrange(len(WAYS))
+    combinations = [(name, WAYS[(turn + k + way) % len(WAYS)]) for k, name in enumerate(chosen) for way in range(ways)]
+    for k, (name, way) in enumerate(combinations):
+        quota = kills * (k + 1) // len(combinations) - kills * k // len(combinations)
         idle = 0  # runs that ended before the first moment came
-        while quota > 0 and tally.check("a run is killed before it ends", f"{name}, {WAYS[way]}", idle < 5,
+        while quota > 0 and tally.check("a run is killed before it ends", f"{name}, {way}", idle < 5,
                                         "5 runs in a row were not"):
             number = tally.counts["runs killed and started again until they ended"] + 1
-            episode = Episode(scratch / f"killed-{number}", tally, references.get(name), draw, name, WAYS[way])
+            episode = Episode(scratch / f"killed-{number}", tally, references.get(name), draw, name, way)
             done = episode.run(quota)
             quota, idle = quota - done, 0 if done else idle + 1
             tally.count("runs killed and started again until they ended")
@@ -74,8 +74,9 @@ class Episode:
 
     def _start_evaluator(self) -> None:
         self.tally.count("starts of the evaluator")
+        self.evaluator_before = folder.look(self.model_dir)
         self.evaluator = Process(settings.evaluator(self.model_dir), self._log("evaluator"))
-        self.evaluator_moment = moments.of_evaluator(self.draw, folder.look(self.model_dir), pace=self.reference.pace)
+        self.evaluator_moment = moments.of_evaluator(self.draw, self.evaluator_before, pace=self.reference.pace)
 
     def _log(self, name: str) -> pathlib.Path:
         self.logs += 1
@@ -96,7 +97,8 @@ class Episode:
                 if ended is not None and not self._ended(self.evaluator, ended, look):
                     return False
                 if ended is None and self.killed < self.quota and self.evaluator_moment.due(look, self.evaluator):
-                    self._kill_evaluator()
+                    if self._kill_evaluator():
+                        self._start_evaluator()
             if code == 0 and (self.evaluator is None or self.evaluator.poll() == 0):
                 return True
             for process in (self.trainer, self.evaluator):
@@ -118,14 +120,13 @@ class Episode:
     def _kill_trainer(self, both: bool) -> None:
         if not self.trainer.kill():
             return  # it ended a moment before: the next look will tell how
-        if both and self.evaluator.kill():
-            self._count("evaluator", folder.evaluator_phase(folder.look(self.model_dir), self.evaluator.pid))
+        both = both and self._kill_evaluator()
         after = folder.look(self.model_dir)
         phase = folder.trainer_phase(self.before, after, self.trainer.pid, eval_steps=self.eval_steps, last=STEPS)
         self._count("trainer", phase)
         self.without_progress = 0 if after.newest > self.before.newest else self.without_progress + 1
         self.last_seen |= after.newest == STEPS
-        if self.way != "inline" and "evaluator.json" not in after.names:
+        if self.way != "inline" and "evaluator.json" not in after.small:
             self._announce()
         elif both:
             self._start_evaluator()
@@ -135,15 +136,18 @@ class Episode:
         """Starts the evaluator and waits until it has announced itself: from then on nothing goes before it has seen it."""
         if self.evaluator is None or self.evaluator.poll() is not None:
             self._start_evaluator()
-        while "evaluator.json" not in folder.look(self.model_dir).names:
+        while "evaluator.json" not in folder.look(self.model_dir).small:
             if self.evaluator.poll() is not None or self.evaluator.age > BOUND:
                 raise RuntimeError(f"the evaluator has not announced itself\n{self.evaluator.told()}")
             time.sleep(0.001)
 
-    def _kill_evaluator(self) -> None:
-        if self.evaluator.kill():
-            self._count("evaluator", folder.evaluator_phase(folder.look(self.model_dir), self.evaluator.pid))
-            self._start_evaluator()
+    def _kill_evaluator(self) -> bool:
+        """Whether the evaluator still ran."""
+        if not self.evaluator.kill():
+            return False
+        after = folder.look(self.model_dir)
+        self._count("evaluator", folder.evaluator_phase(self.evaluator_before, after, self.evaluator.pid))
+        return True
 
     def _count(self, name: str, phase: str) -> None:
         """A kill: what was published is whole, and not less than there was, whatever the moment."""
@@ -169,9 +173,9 @@ class Episode:
                          f"retained are {left.published}, must {sorted(must)}, may {sorted(may)}")
         wrong = folder.problems(self.model_dir, STEPS)
         self.tally.check("folder whole at the end", self.where, not wrong, "; ".join(wrong))
-        behind = folder.orphans(self.model_dir)
-        if behind:
-            self.tally.count("files of no checkpoint left behind", len(behind))
+        if not self.last_seen:  # else there was no save any more that could have taken it away
+            behind = folder.orphans(self.model_dir, before=STEPS)
+            self.tally.check("nothing of retired checkpoints is left", self.where, not behind, f"left are {behind}")
 
 
 def promised(left: compare.Left, *, keep: int, evaluator: bool, killed_after_last: bool) -> tuple[set[int], set[int]]:

@@ -66,8 +66,7 @@ def of_trainer(draw: random.Random, before: Look, *, eval_steps: int, pace: floa
     if resumed >= settings.STEPS - settings.EVAL_STEPS:
         moments += [(3, Moment("ending", lambda look, process: line(look, process) == settings.STEPS,
                                draw.uniform(0, 0.3))),
-                    (3, Moment("DONE", lambda look, process: any(
-                        name == "DONE" or name.startswith(".DONE.") for name in look.names)))]
+                    (3, Moment("DONE", lambda look, process: look.writes("DONE", before) or "DONE" in look.small))]
     return _drawn(draw, moments)
 
 
@@ -79,7 +78,7 @@ def of_evaluator(draw: random.Random, before: Look, *, pace: float) -> Moment:
         (2, Moment("building", lambda look, process: look.evaluator == str(process.pid), draw.uniform(0, pace / 2))),
         (2, Moment("shown", lambda look, process: look.shown > before.shown + 2000, short)),
         (2, Moment("evaluated", lambda look, process: look.evaluations > before.evaluations, short)),
-        (2, Moment("small file", lambda look, process: any(name.startswith(".best.json.") for name in look.names)))])
+        (2, Moment("small file", lambda look, process: look.writes("best.json", before)))])
 
 
 def _drawn(draw: random.Random, moments: list[tuple[int, Moment]]) -> Moment:

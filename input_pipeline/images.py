@@ -191,8 +191,7 @@ def _check_palette(data: bytes) -> None:
     """Unreadable for a BMP with a palette of colours, which TensorFlow would take for shades of grey."""
     header_size, bits = struct.unpack_from("<I10xH", data, 14)
     palette = data[14 + header_size:14 + header_size + 4 * 256]
-    shades = bytes(value for shade in range(256) for value in (shade, shade, shade, 0))
-    if bits == 8 and palette != shades:
+    if bits == 8 and not palette[0::4] == palette[1::4] == palette[2::4] == bytes(range(256)):
         raise Unreadable("is a BMP file with a palette, which is not read; make it PNG")
 
 

@@ -1,4 +1,4 @@
-"""Four logical CPU devices for every test process, set before anything else touches TensorFlow; the real data's place."""
+"""Four logical CPU devices for every test process, set before anything else touches TensorFlow; real data."""
 import fcntl
 import os
 import pathlib

@@ -137,7 +137,8 @@ def test_no_file_is_missing_data(tmp_path):
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"past": 23}, "past=23 must be 24 .* to 600"), ({"past": 601}, "past=601"), ({"series": "x"}, "series='x' must be")])
+    ({"past": 23}, "past=23 must be 24 .* to 600"), ({"past": 601}, "past=601"),
+    ({"series": "x"}, "series='x' must be")])
 def test_a_wrong_option_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
         datasets.facts("co2", **options)

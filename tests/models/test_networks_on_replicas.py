@@ -9,7 +9,8 @@ After two steps of gradient descent on the same 16 rows, what moved (weights, ba
 its norm. A rounding error at a ReLU's kink or a maximum's tie is another gradient, and deep networks whose
 last maps are a pixel or four enlarge it: there inputs changed by 1e-7 move one process's result as far as two
 replicas do (GoogLeNet 6e-3 and 5e-3, MobileNetV2 6e-3 and 1e-2, after one step). These are compared after one
-step, to 0.05.
+step, to 0.03: that finds a layer that fails on replicas, and the small networks, made of the same parts, find a
+small error.
 """
 
 import json
@@ -128,7 +129,7 @@ def test_two_replicas_learn_what_one_does(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MORE)
 def test_two_replicas_learn_what_one_does_of_large_networks(name):
-    assert differences("mirrored", [name])[name] < 0.05
+    assert differences("mirrored", [name])[name] < 0.03
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from trainer import recipes, watch
+from trainer import files, recipes, watch
 from trainer.config import UserError
 
 
@@ -48,6 +48,23 @@ def test_a_step_is_settled_once(ledger):
     assert not ledger.record(20, {"raw": result(0.6)})
     assert reasons(ledger) == [{"step": 10, "reason": "retired by the trainer"}]
     assert ledger.results() == [{"step": 20, "weights": "raw", **result(0.5)}]
+
+
+def test_look_and_write_are_under_the_lock(ledger, monkeypatch):
+    """Nobody can settle the step in between. Mutation: a lock of each process's own."""
+    held = []
+
+    def watched(function):
+        def wrapper(*arguments):
+            held.append(files.held(ledger.folder / ".write"))
+            return function(*arguments)
+        return wrapper
+
+    monkeypatch.setattr(watch.Ledger, "settled", watched(watch.Ledger.settled))
+    monkeypatch.setattr(watch.JsonLines, "append", watched(watch.JsonLines.append))
+    ledger.record(10, {"raw": result(0.5)})
+    ledger.skip(20, "damaged")
+    assert held == [True] * 4 and not files.held(ledger.folder / ".write")
 
 
 def test_two_processes_write_at_one_time(tmp_path, ledger):

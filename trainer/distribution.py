@@ -6,7 +6,7 @@
 import keras
 import tensorflow as tf
 
-from trainer import devices
+from trainer import devices, signals
 from trainer.config import Config, UserError
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -33,9 +33,11 @@ def build(config: Config, plan: devices.Plan) -> tf.distribute.Strategy:
     if plan.strategy == "central_storage":
         return tf.distribute.experimental.CentralStorageStrategy(found, parameter_device="/cpu:0")
     implementation = {"ring": "RING", "nccl": "NCCL"}.get(config.all_reduce, "AUTO")
-    return tf.distribute.MultiWorkerMirroredStrategy(
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(
         communication_options=tf.distribute.experimental.CommunicationOptions(
             implementation=getattr(tf.distribute.experimental.CommunicationImplementation, implementation)))
+    signals.take_back()
+    return strategy
 
 
 def _local_devices(config: Config, plan: devices.Plan) -> list[str]:

@@ -99,4 +99,4 @@ class Stopping:
 
 def message(step: int) -> str:
     """What the user is told at the end."""
-    return f"signal {signals.received()}: saved step {step}; the same command goes on from there"
+    return f"signal {signals.number()}: saved step {step}; the same command goes on from there"

@@ -60,7 +60,7 @@ class Watcher:
     def __init__(self, values: absl_flags.FlagValues, clock=time.monotonic, sleep=time.sleep):
         self.flags, self.clock, self.sleep = values, clock, sleep
         self.folder = pathlib.Path(values.model_dir, "checkpoints")
-        self.evaluation = None
+        self.evaluation, self.announced = None, values.run_once
         self.complaints: set[str] = set()
 
     def watch(self) -> int:
@@ -74,7 +74,11 @@ class Watcher:
         while True:
             # DONE is read before the folder: what was published before it is then seen for certain.
             done = watch.done(self.flags.model_dir, self.complain)
-            if resolve.read_recorded(self.flags.model_dir) is not None and self.evaluate_pending():
+            started = resolve.read_recorded(self.flags.model_dir) is not None
+            if started and not self.announced:  # before TensorFlow is imported: the first checkpoints must wait for that
+                watch.Ledger(self.flags.model_dir, self.flags.split).announce()
+                self.announced = True
+            if started and self.evaluate_pending():
                 since = self.clock()
                 say_at = since + SAY_FIRST_SECS
                 continue

@@ -120,6 +120,8 @@ class Ledger:
 
     def announce(self) -> None:
         """Tells the trainer that a separate evaluator watches this run."""
+        with files.writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / "evaluator.json", json.dumps({"pid": os.getpid()}) + "\n")
 
 

@@ -211,7 +211,7 @@ DRIVER = """
 import os, pathlib, sys
 from launch.gang import Command, Gang
 from launch.logs import Logs
-program = "trap '' TERM INT HUP; sleep 1000 & echo pid $$ $!; while :; do wait; done"
+program = "trap '' TERM INT HUP; sleep 1000 & echo pid $$ $!; wait; while :; do sleep 1000; done"
 worker = lambda k: Command(name=f"worker-{k}", arguments=["sh", "-c", program])
 logs = Logs(pathlib.Path(sys.argv[1]), sys.stdout)
 Gang(workers=lambda: [worker(0), worker(1)], evaluator=worker(2), logs=logs).run()

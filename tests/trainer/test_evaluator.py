@@ -65,6 +65,27 @@ def test_late(tmp_path, watcher, capsys):
     assert "training is done at step 30" in out and "best: step 30: precision @ 1 = 0.3000 (1 examples, raw weights)" in out
 
 
+def test_it_announces_itself_before_it_can_evaluate(tmp_path, watcher, monkeypatch):
+    """As soon as there is a run: a trainer keeps its first checkpoints for it while it still imports TensorFlow. Before there
+    is one nothing is made. Mutation: the announcement comes with the network."""
+    mark, looks = tmp_path / "eval" / "test" / "evaluator.json", []
+    build = watcher.build
+    monkeypatch.setattr(watcher, "build", lambda: (looks.append(mark.exists()), build())[1])
+    recorded = iter([None, {"train_steps": 100}])
+    monkeypatch.setattr(evaluator.resolve, "read_recorded", lambda model_dir: next(recorded, {"train_steps": 100}))
+
+    def sleep(_):
+        if not looks and not mark.exists():
+            assert list(tmp_path.iterdir()) == []
+        elif not looks:
+            publish(tmp_path, 10)
+            end(tmp_path, 10)
+
+    monkeypatch.setattr(watcher, "sleep", sleep)
+    assert watcher.watch() == 0
+    assert looks == [True] and told(tmp_path) == ([10], {})
+
+
 def test_retired_between_the_look_and_the_reading(tmp_path, watcher, monkeypatch):
     """The manifest goes, or a data file in the middle of the reading, or the trainer has recorded it: one reason each."""
     publish(tmp_path, 10, 20, 30, 40, 50)

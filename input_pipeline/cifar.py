@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from input_pipeline import storage
 from input_pipeline.datasets import Info, missing
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 IMAGE_SHAPE = (32, 32, 3)
 RECORD_BYTES = 1 + 32 * 32 * 3
 RECORDS_A_FILE = 10_000
+MAX_BYTES, MAX_META_BYTES = 1 << 30, 1 << 16  # of a file of records, of the names
 
 
 def paths(data_dir: str, split: str) -> tuple[str, ...]:
@@ -45,9 +47,9 @@ def describe(data_dir: str | None = None) -> Info:
         raise missing("cifar10", data_dir, "no data_dir is given")
     files = paths(data_dir, "train") + paths(data_dir, "test")
     for path in files:
-        if not os.path.isfile(path):
+        if not storage.is_file(path):
             raise missing("cifar10", data_dir, f"no file {path}")
-        size = os.path.getsize(path)
+        size = storage.status(path).size
         if size != RECORDS_A_FILE * RECORD_BYTES:
             raise missing("cifar10", data_dir, f"{path} has {size} bytes instead of "
                           f"{RECORDS_A_FILE * RECORD_BYTES} (10000 records of {RECORD_BYTES})")
@@ -57,10 +59,10 @@ def describe(data_dir: str | None = None) -> Info:
 def class_names(data_dir: str) -> tuple[str, ...]:
     """The ten names in `batches.meta.txt`, one a line; the usual ones where that file is absent."""
     path = os.path.join(data_dir, FOLDER, "batches.meta.txt")
-    if not os.path.isfile(path):
+    if not storage.is_file(path):
         return CLASSES
-    with open(path, encoding="utf-8") as file:
-        names = tuple(line.strip() for line in file if line.strip())
+    text = storage.read_whole(path, MAX_META_BYTES).decode("utf-8")
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if len(names) != len(CLASSES):
         raise ValueError(f"{path} names {len(names)} classes instead of {len(CLASSES)}; "
                          "delete it, or write one name a line")
@@ -72,7 +74,7 @@ def read_file(path: str) -> tuple[np.ndarray, np.ndarray]:
 
     Raises ValueError naming file, byte offset and rule where the file is not whole records of labels 0..9.
     """
-    data = np.fromfile(path, np.uint8)
+    data = np.frombuffer(storage.read_whole(path, MAX_BYTES), np.uint8)
     if len(data) == 0 or len(data) % RECORD_BYTES:
         last = len(data) // RECORD_BYTES * RECORD_BYTES
         raise ValueError(f"{path}: the record at byte {last} has {len(data) - last} bytes; "

@@ -15,6 +15,8 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from input_pipeline import storage
+
 if TYPE_CHECKING:
     from input_pipeline.sources import Source
 
@@ -91,6 +93,7 @@ def describe(name: str, data_dir: str | None = None, **options) -> Info:
     `data_dir` is the folder that holds the data set's own folder; `options` are those of its `facts`.
     Raises ValueError for an unknown name or option, MissingData where files are absent or not whole.
     """
+    storage.check(data_dir or "")
     return _call(name, "describe", data_dir, **options)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from input_pipeline import image_folder
+from input_pipeline import image_folder, storage
 from input_pipeline.datasets import Info, missing
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def _listing(data_dir: str | None) -> image_folder.Listing:
         raise missing("flowers", data_dir, "no data_dir is given")
     folder = os.path.join(data_dir, FOLDER)
     for name in CLASSES:
-        if not os.path.isdir(os.path.join(folder, name)):
+        if not storage.is_folder(os.path.join(folder, name)):
             raise missing("flowers", data_dir, f"no folder {os.path.join(folder, name)}")
     try:
-        found = image_folder.listing_once(os.path.abspath(folder))
+        found = image_folder.listing_once(storage.absolute(folder))
     except ValueError as error:
         raise missing("flowers", data_dir, str(error)) from None
     if found.classes != CLASSES or len(found.names) != PHOTOS:

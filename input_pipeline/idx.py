@@ -13,13 +13,14 @@ Both raise ValueError, which names the file, what is wrong, and the rule.
 import contextlib
 import gzip
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
+
+from input_pipeline import storage
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MAX_DIMENSIONS = 4
@@ -54,7 +55,7 @@ def read(path: str) -> np.ndarray:
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[BinaryIO]:
     """The file's content, uncompressed whatever its name; damage found while it is open becomes ValueError."""
-    with open(path, "rb") as file:
+    with storage.open_file(path) as file:
         packed = file.read(2) == _GZIP
         file.seek(0)
         try:
@@ -77,7 +78,7 @@ def _header(path: str, stream: BinaryIO) -> tuple[np.dtype, tuple[int, ...]]:
     kind = np.dtype(TYPES[head[2]])
     wanted = math.prod(sizes) * kind.itemsize
     # Before a byte is allocated: no file unpacks to more than this.
-    possible = min(MAX_BYTES, MAX_INFLATION * os.path.getsize(path))
+    possible = min(MAX_BYTES, MAX_INFLATION * storage.status(path).size)
     if not 0 < wanted <= possible:
         raise ValueError(f"{path}: its header states {_shown(sizes)}, {wanted} bytes of numbers; this file can hold 1 "
                          f"to {possible}")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from input_pipeline import images
+from input_pipeline import images, storage
 from input_pipeline.datasets import SPLITS, Info, check_split
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def listing(folder: str) -> Listing:
 
     Raises ValueError where there is no such folder, no image to train on, or a class name that cannot be shown.
     """
-    root = os.path.realpath(os.path.expanduser(folder))
-    if not os.path.isdir(root):
+    root = folder.rstrip("/") if storage.is_remote(folder) else os.path.realpath(os.path.expanduser(folder))
+    if not storage.is_folder(root):
         raise ValueError(f"{folder!r} is no folder; give the one that holds a folder of images for each class")
     scan = _Scan(root)
     tops = scan.folders(b"")
@@ -148,7 +148,7 @@ def _listing(data_dir: str | None) -> Listing:
     if not data_dir:
         raise ValueError("image_folder: no data_dir is given; give the folder that holds a folder of images for each "
                          "class")
-    return listing_once(os.path.abspath(os.path.expanduser(data_dir)))
+    return listing_once(storage.absolute(data_dir))
 
 
 def _class_folders(below: bytes, scan: _Scan) -> tuple[tuple[str, ...], list[_Part]]:
@@ -230,6 +230,9 @@ class _Scan:
 
     def _entries(self, below: bytes) -> tuple[list[bytes], list[bytes]]:
         """The names of folders and of files in the folder `below`, each sorted, but for hidden ones."""
+        if storage.is_remote(os.fsdecode(self._root)):
+            names = storage.children(os.fsdecode(os.path.join(self._root, below)))
+            return tuple([os.fsencode(name) for name in part if not name.startswith(".")] for part in names)
         folders, files = [], []
         with os.scandir(os.path.join(self._root, below)) as entries:
             for entry in entries:

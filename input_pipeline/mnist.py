@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from input_pipeline import idx
+from input_pipeline import idx, storage
 from input_pipeline.datasets import Info, missing
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _paths(data_dir: str, split: str) -> tuple[str, str]:
     found = []
     for name in (f"{PREFIXES[split]}-images-idx3-ubyte", f"{PREFIXES[split]}-labels-idx1-ubyte"):
         path = os.path.join(data_dir, FOLDER, name)
-        existing = [candidate for candidate in (f"{path}.gz", path) if os.path.isfile(candidate)]
+        existing = [candidate for candidate in (f"{path}.gz", path) if storage.is_file(candidate)]
         if not existing:
             raise missing("mnist", data_dir, f"no file {path}.gz")
         found.append(existing[0])

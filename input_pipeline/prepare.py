@@ -122,7 +122,8 @@ def _output(values: flags.FlagValues, what: str) -> pathlib.Path:
     if not values.output:
         raise ValueError(f"--output must be given: {what}")
     if "://" in values.output:
-        raise ValueError(f"--output={shown(values.output)} must be a folder, not an address; copy it there afterwards")
+        raise ValueError(f"--output={shown(values.output)} must be a folder on this machine; copy "
+                         f"it there afterwards: gcloud storage cp -r FOLDER {shown(values.output)}")
     output = pathlib.Path(values.output).expanduser()
     if os.path.lexists(output) and not output.is_dir():
         raise ValueError(f"--output={shown(values.output)} is not a folder: name one, or a new path")

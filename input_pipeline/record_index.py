@@ -39,6 +39,7 @@ _MAGIC = b"LSINDEX1"
 _HEAD = struct.Struct("<8s5q")
 _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
+_AGAIN = "the file was changed or damaged: get it again"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,10 +120,17 @@ def content(file: storage.Reader, offset: int, length: int) -> bytes:
     ValueError, which names neither the shard nor the record, unless its length and both of its checksums are right.
     """
     frame = file.read(offset, length + FRAME_BYTES)
-    inside = frame[HEADER_BYTES:-FOOTER_BYTES]
-    problem = None
     if len(frame) < length + FRAME_BYTES:
-        problem = f"the file ends within it, at byte {offset + len(frame)}"
+        raise ValueError(f"the file ends within it, at byte {offset + len(frame)}; {_AGAIN}")
+    return unframed(frame)
+
+
+def unframed(frame: bytes) -> bytes:
+    """What the record in `frame`, all bytes of it, holds. ValueError unless its length and both of its checksums are right."""
+    length, inside = len(frame) - FRAME_BYTES, frame[HEADER_BYTES:-FOOTER_BYTES]
+    problem = None
+    if length < 0:
+        problem = "the file ends within it"
     elif _LENGTH.unpack_from(frame)[0] != length:
         problem = f"its length is not the {length} bytes that it had"
     elif _CRC.unpack_from(frame, 8)[0] != masked_crc(frame[:8]):
@@ -130,7 +138,7 @@ def content(file: storage.Reader, offset: int, length: int) -> bytes:
     elif _CRC.unpack_from(frame, len(frame) - 4)[0] != masked_crc(inside):
         problem = "the checksum of its content is wrong"
     if problem:
-        raise ValueError(f"{problem}; the file was changed or damaged: get it again")
+        raise ValueError(f"{problem}; {_AGAIN}")
     return inside
 
 

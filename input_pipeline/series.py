@@ -24,6 +24,7 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+from input_pipeline import storage
 
 from input_pipeline.datasets import Info, check_split, missing
 
@@ -80,7 +81,7 @@ def read_csv(path: str) -> tuple[np.ndarray, np.ndarray]:
 
     Raises ValueError, which names the file, the line and the rule, for anything but that.
     """
-    with open(path, "rb") as file:
+    with storage.open_file(path) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ValueError(f"{path}: has more than {MAX_BYTES} bytes, the most that are read")
@@ -157,7 +158,7 @@ def _open(data_dir: str | None, **options) -> tuple[Info, int, np.ndarray]:
     if not data_dir:
         raise missing("co2", data_dir, "no data_dir is given")
     file = path(data_dir, **options)
-    if not os.path.isfile(file):
+    if not storage.is_file(file):
         raise missing("co2", data_dir, f"no file {file}")
     months, values = read_csv(file)
     if months[-1] + 1 < FIRST_YEAR[None] * 12:

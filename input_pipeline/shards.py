@@ -113,9 +113,8 @@ def find(folder: str, progress: Progress | None = None) -> Shards:
 def _described(folder: str, progress: "_Patient") -> Shards:
     path = os.path.join(folder, description.FILE)
     values = description.parse(storage.read_whole(path, description.MAX_BYTES), path)
-    found = []
-    for entry in values["shards"]:
-        shard = os.path.join(folder, entry["file"])
+
+    def checked(shard: str, entry: dict) -> Shard:
         try:
             size = storage.status(shard).size
         except FileNotFoundError:
@@ -126,7 +125,10 @@ def _described(folder: str, progress: "_Patient") -> Shards:
         if len(index.lengths) != entry["records"]:
             raise ValueError(f"{shard}: has {len(index.lengths)} records, {description.FILE} says {entry['records']}; "
                              "get the set again")
-        found.append(Shard(path=shard, split=entry["split"], index=index))
+        return Shard(path=shard, split=entry["split"], index=index)
+
+    entries = {os.path.join(folder, entry["file"]): entry for entry in values["shards"]}
+    found = storage.each(lambda shard: checked(shard, entries[shard]), list(entries))
     shape = values["image_shape"]
     return Shards(folder=folder, shards=tuple(found), classes=tuple(values["classes"]),
                   image_shape=tuple(shape) if shape else None, encoding=values["encoding"])
@@ -145,7 +147,7 @@ def _foreign(folder: str, names: list[str], progress: "_Patient") -> Shards:
         raise ValueError(f"{os.path.join(folder, chosen[words.index(None)])!r}: its name has no word train, validation "
                          "or test, as others have; rename it, or move it away")
     paths = [os.path.join(folder, name) for name in chosen]
-    indexes = [_indexed(path, progress) for path in paths]
+    indexes = storage.each(lambda path: _indexed(path, progress), paths)
     image_feature, label_feature = _features(paths[0], indexes[0])
     notes = []
     if not any(words):
@@ -246,7 +248,7 @@ def _indexed(path: str, progress: "_Patient") -> record_index.Index:
 def _save(path: str, index: record_index.Index) -> None:
     for place in (path + record_index.SUFFIX, _cached(path)):
         try:
-            os.makedirs(os.path.dirname(place), exist_ok=True)
+            storage.make_folder(os.path.dirname(place))
             return record_index.save(place, index)
         except OSError:
             continue  # not writable, or full: it stays in memory, and the next process makes it again
@@ -255,7 +257,7 @@ def _save(path: str, index: record_index.Index) -> None:
 def _cached(path: str) -> str:
     """Where the index of a shard lies whose folder cannot be written."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    identity = hashlib.sha256(ascii((os.path.realpath(path), *storage.status(path))).encode()).hexdigest()
+    identity = hashlib.sha256(ascii((storage.absolute(path), *storage.status(path))).encode()).hexdigest()
     return os.path.join(home, "lockstep", "tfrecord", identity[:32] + record_index.SUFFIX)
 
 

@@ -49,7 +49,7 @@ def load(split: str, data_dir: str | None = None, **options) -> Records:
 def _found(data_dir: str | None) -> shards.Shards:
     if not data_dir:
         raise ValueError("tfrecord: no data_dir is given; give the folder that holds the .tfrecord files")
-    return _found_once(os.path.abspath(os.path.expanduser(data_dir)))
+    return _found_once(storage.absolute(data_dir))
 
 
 @functools.lru_cache(maxsize=4)
@@ -79,6 +79,7 @@ class Records:
         # Of a set whose images all have one size and were stored without loss: nothing to crop or to resize.
         self._exact = input_shape == found.image_shape and found.encoding == "png"
         self._features = (found.image_feature, found.label_feature)
+        self._remote = storage.is_remote(found.folder)
         self._paths = [shard.path for shard in found.shards]
         chosen = [np.flatnonzero(part == SPLITS.index(split)) for part in found.splits]
         self._number = np.concatenate(chosen)  # of the record in its shard
@@ -98,18 +99,24 @@ class Records:
         return f"{self._paths[self._shard[index]]}, record {self._number[index]}"
 
     def fetch(self, indices: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Where the records of `indices`, int64 [b], lie; see `sources.SlowSource`."""
+        """Where the records of `indices`, int64 [b], lie, or of files at gs:// the records; see `sources.SlowSource`."""
         import tensorflow as tf
 
-        return {"path": tf.gather(self._path_of, tf.gather(self._shard, indices)),
-                "offset": tf.gather(self._offset, indices), "length": tf.gather(self._length, indices),
-                "label": tf.fill(indices.shape, -1)}  # it stands in the record: `decode_one` knows it
+        path = tf.gather(self._path_of, tf.gather(self._shard, indices))
+        offset, length = tf.gather(self._offset, indices), tf.gather(self._length, indices)
+        unknown = {"label": tf.fill(indices.shape, -1)}  # it stands in the record: `decode_one` knows it
+        if self._remote:
+            from input_pipeline import sources
+            frames = sources.contents(path, offset, length + record_index.FRAME_BYTES)
+            return {"record": tf.ensure_shape(tf.numpy_function(_opened, [frames], tf.string, stateful=False),
+                                              path.shape), **unknown}
+        return {"path": path, "offset": offset, "length": length, **unknown}
 
     def decode_one(self, fetched: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Image and label of one record; see `sources.SlowSource`."""
         import tensorflow as tf
 
-        record = _record(fetched["path"], fetched["offset"], fetched["length"])
+        record = fetched["record"] if self._remote else _record(fetched["path"], fetched["offset"], fetched["length"])
         image, label = self._features
         features = tf.io.parse_single_example(record, {
             image: tf.io.FixedLenFeature([], tf.string), label: tf.io.FixedLenFeature([], tf.int64)})
@@ -164,6 +171,11 @@ def _record(path: tf.Tensor, offset: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     kind = {"output_types": [tf.string], "output_shapes": [[]], "metadata": ""}
     first = tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **kind)
     return tf.raw_ops.DatasetToSingleElement(dataset=first, **kind)[0]
+
+
+def _opened(frames: np.ndarray) -> np.ndarray:
+    """The contents of records, both of whose checksums are right, object [b]. ValueError: one's is not."""
+    return np.array([record_index.unframed(frame) for frame in frames.tolist()], object)
 
 
 def _exact(data: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:

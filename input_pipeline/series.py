@@ -11,7 +11,6 @@ are not used, so that a later download changes no split.
 
     months, values = series.read_csv("co2-mm-mlo.csv")            # 1958-03 as 23498, float64 [820]
     source = series.load("train", "/data", past=36)               # "input" [b, 36, 1], "target" [b, 12]
-    series.naive(windows)                                         # the forecast to beat, [b, 12]
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
-from input_pipeline import storage
 
+from input_pipeline import storage
 from input_pipeline.datasets import Info, check_split, missing
 
 if TYPE_CHECKING:
@@ -116,15 +115,6 @@ def _parse(row: list[str]) -> tuple[int, float]:
         # NOAA writes -99.99 where it has no value; in the files that it publishes now it has none such.
         raise ValueError(f"the value {value!r} must be 0 to 1e9; if the month is missing, fill in an estimate")
     return int(found[1]) * 12 + int(found[2]) - 1, value
-
-
-def naive(windows: np.ndarray) -> np.ndarray:
-    """The forecast that needs no training, [b, 12], of windows [b, past, 1] with at least 24 months.
-
-    The same month of the last year, plus the growth of the last year's mean over that of the year before.
-    """
-    last, before = windows[:, -HORIZON:, 0], windows[:, -2 * HORIZON:-HORIZON, 0]
-    return last + (last.mean(1, keepdims=True) - before.mean(1, keepdims=True))
 
 
 class Windows:

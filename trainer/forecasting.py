@@ -10,23 +10,12 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-SEASON = 12  # steps after which a series repeats itself, but for its growth
-
-
-def naive_forecast(series: tf.Tensor, horizon: int) -> tf.Tensor:
-    """The same month of the last year, plus the growth of the last year's mean over that of the year before.
-
-    series [b, past, 1], past at least 24, to [b, horizon] float32, horizon at most 12. `input_pipeline.series.naive` is
-    the same for arrays.
-    """
-    values = tf.cast(series[:, :, 0], tf.float32)
-    last, before = values[:, -SEASON:], values[:, -2 * SEASON:-SEASON]
-    return last[:, :horizon] + tf.reduce_mean(last, 1, keepdims=True) - tf.reduce_mean(before, 1, keepdims=True)
+from models.forecaster import naive
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Forecasting:
-    """horizon: steps ahead, a season at most (12 months)."""
+    """horizon: steps ahead."""
 
     horizon: int
 
@@ -50,9 +39,10 @@ class Forecasting:
     evaluation_losses = losses
 
     def sums(self, outputs: tf.Tensor, batch: dict) -> dict[str, tf.Tensor]:
-        """The mean absolute errors of the network and of the naive forecast (`naive_forecast`), [b] float32."""
-        naive = naive_forecast(batch["input"], self.horizon)
-        return {"mae": self.losses(outputs, batch), "mae_naive": self.losses(naive, batch)}
+        """The mean absolute errors of the network and of the naive forecast (`models.forecaster.naive`), [b]
+        float32."""
+        expected = naive(tf.cast(batch["input"], tf.float32), self.horizon)
+        return {"mae": self.losses(outputs, batch), "mae_naive": self.losses(expected, batch)}
 
     def count(self, outputs: tf.Tensor, batch: dict) -> tf.Tensor:
         """Nothing."""
@@ -70,10 +60,10 @@ class Forecasting:
         figure = Figure(figsize=(8, 4), dpi=80, layout="constrained")
         canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
         ahead = np.arange(1, self.horizon + 1)
-        naive = naive_forecast(tf.constant(samples["input"][:1]), self.horizon)[0].numpy()
+        expected = naive(tf.constant(samples["input"][:1]), self.horizon)[0].numpy()
         axes.plot(np.arange(1 - len(past), 1), past, color="black", label="past")
         axes.plot(ahead, target, color="black", linestyle=":", label="what came")
-        axes.plot(ahead, naive, color="tab:orange", label="naive forecast")
+        axes.plot(ahead, expected, color="tab:orange", label="naive forecast")
         axes.plot(ahead, samples["outputs"][0], color="tab:blue", label="forecast")
         axes.set(xlabel="steps from the last known value", ylabel="value")
         axes.legend()

@@ -27,8 +27,9 @@ class Reporter:
         lines = {kind: {name: value for name, value in result.items() if name not in ("counts", "pictures")}
                  for kind, result in results.items()}
         first = next(iter(results))
+        metric = self.ledger.best_metric
         for kind, line in lines.items():
-            self._say(evaluator_line(datetime.datetime.now(), step, line[self.ledger.best_metric], line["examples"], kind))
+            self._say(evaluator_line(datetime.datetime.now(), step, metric, line[metric], line["examples"], kind))
             self._events.scalars(step, {name if kind == first else f"{name}/{kind}": value
                                         for name, value in line.items() if name != "examples"})
         for tag, picture in results[first]["pictures"].items():

@@ -12,7 +12,7 @@ understands; read() turns them back into floats, so no record may hold these thr
 
     console = Console("auto", sys.stdout)
     console.log(console_line(now, step, loss, rate, seconds), step, total, status)
-    console.message(evaluator_line(now, step, 0.86, 10000, "ema"))
+    console.message(evaluator_line(now, step, "precision_at_1", 0.86, 10000, "ema"))
     console.close()
 """
 
@@ -194,8 +194,8 @@ def console_line(now, step, loss, examples_per_second, seconds_per_step, extra="
     return f"{line} {extra}" if extra else line
 
 
-def evaluator_line(now, step, precision, examples, weights, *, metric="precision @ 1"):
-    """The evaluator's line: what `metric` came to with which weights ("ema" or "raw").
+def evaluator_line(now, step, metric, value, examples, weights):
+    """The evaluator's line: what `metric` ("precision_at_1") came to with which weights ("ema" or "raw").
 
     Raises:
       ValueError: other weights.
@@ -203,8 +203,7 @@ def evaluator_line(now, step, precision, examples, weights, *, metric="precision
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights {weights!r}: must be 'ema' or 'raw'")
     kind = "EMA" if weights == "ema" else "raw"
-    value = _number(precision, 3)
-    return f"{_time(now)}: step {step}: {metric} = {value} ({examples} examples, {kind} weights)"
+    return f"{_time(now)}: step {step}: {metric.replace('_at_', ' @ ')} = {_number(value, 3)} ({examples} examples, {kind} weights)"
 
 
 def duration(seconds):

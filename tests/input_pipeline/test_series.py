@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from input_pipeline import augment, datasets, pipeline, series
+from models import forecaster
 
 HEADER = "Date,Decimal Date,Average\n"
 FIRST = 1990 * 12 + 6
@@ -82,13 +83,6 @@ def test_the_pipeline_carries_targets_and_no_labels(data_dir):
     batch = next(iter(pipeline.training(source, augment.parse(""), seed=1, batch_size=6, start_step=0, replicas=1,
                                         local_replicas=1)))
     assert np.array_equal(batch["target"][:, 0], 2011 * 12 + batch["index"].numpy())
-
-
-def test_naive_continues_the_last_year_and_its_growth():
-    """Exact for a yearly pattern on a straight line. Mutations: the growth of two years; the year before the last."""
-    months = np.arange(60.0)
-    values = 0.25 * months + 3 * np.sin(months * np.pi / 6)
-    assert np.allclose(series.naive(values[None, 12:48, None]), values[None, 48:])
 
 
 @pytest.mark.parametrize("old, new, words", [
@@ -173,9 +167,9 @@ def test_any_bytes_give_values_or_a_value_error(tmp_path_factory, content):
 
 @pytest.mark.parametrize("name, naive, last_year", [("mlo", 0.653, 2.597), ("gl", 0.457, 2.562)])
 def test_real_data(co2, name, naive, last_year):
-    """The errors in ppm of forecasting the ten test years by `naive`, and by the last year alone."""
+    """The errors in ppm of the naive forecast of the ten test years, and of the last year's values alone."""
     assert datasets.describe("co2", co2, series=name).examples == datasets.facts("co2", series=name).examples
     past, targets = windows(co2, "test", series=name)
     assert len(past) == 109
-    assert abs(np.abs(series.naive(past[..., None]) - targets).mean() - naive) < 0.005
+    assert abs(np.abs(forecaster.naive(past[..., None], 12) - targets).mean() - naive) < 0.005
     assert abs(np.abs(past[:, -12:] - targets).mean() - last_year) < 0.005

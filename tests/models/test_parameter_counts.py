@@ -30,8 +30,8 @@ PAPERS = [
      "its layers"),
     ("autoencoder", (28, 28, 1), 0, 105_392, "784*64+64 + 64*32+32 + 32*64+64 + 64*784+784"),
     ("autoencoder_sigmoid", (512, 1, 1), 0, 25_648, "512*32+32 + 32*16+16 + 16*512+512"),
-    ("forecaster_gru", (36, 1), 0, 3 * 8 * (4 + 8 + 2) + 8 * 12 + 12, "Keras's GRU of 8 units on 4 features"),
-    ("forecaster_lstm", (36, 1), 0, 4 * 8 * (4 + 8 + 1) + 8 * 12 + 12, "Keras's LSTM of 8 units on 4 features"),
+    ("forecaster_gru", (36, 1), 0, 3 * 8 * (1 + 8 + 2) + 8 * 12 + 12 + 24 * 12, "Keras's GRU of 8 units on 1 feature, a linear layer"),
+    ("forecaster_lstm", (36, 1), 0, 4 * 8 * (1 + 8 + 1) + 8 * 12 + 12 + 24 * 12, "Keras's LSTM of 8 units on 1 feature, a linear layer"),
     ("alexnet_small", (32, 32, 3), 10, 4_361_034, "its own"),
     # 14,728,266 of github.com/kuangliu/pytorch-cifar, less the 4,224 biases in front of batch normalisation
     ("vgg16_small", (32, 32, 3), 10, 14_728_266 - 4_224, "pytorch-cifar"),

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import augment, datasets, series
+from input_pipeline import augment, datasets
 from models import registry
 from trainer import names, recipes, task
 from trainer.classification import Classification
-from trainer.forecasting import Forecasting, naive_forecast
+from trainer.forecasting import Forecasting
 from trainer.reconstruction import Reconstruction
 
 LOGITS = tf.constant([[2.0, 0.0, -1.0], [0.0, 1.0, 3.0]])
@@ -55,15 +55,6 @@ def test_restored_images_are_given_in_raw_units_and_shown_in_three_rows():
     samples["target"][0, 0, 0] = 0  # the range that is shown is the target's
     picture = what.pictures(np.zeros([]), samples)["restored"]
     assert picture.shape == (1, 6, 6, 1) and picture[0, [0, 2, 5], 5, 0].tolist() == [0, 127, 255]
-
-
-def test_the_naive_forecast_is_last_years_month_plus_growth():
-    months = np.arange(48)
-    values = (400 + months / 6 + 3 * np.sin(months * np.pi / 6)).astype(np.float32)  # grows by 2 a year
-    window, target = values[None, :36, None], values[None, 36:]
-    np.testing.assert_allclose(naive_forecast(tf.constant(window), 12), target, atol=1e-3)
-    random = np.random.default_rng(0).normal(size=(5, 36, 1)).astype(np.float32)
-    np.testing.assert_allclose(naive_forecast(tf.constant(random), 12), series.naive(random), atol=1e-5)
 
 
 def test_a_forecast_is_judged_beside_the_naive_one():

@@ -249,14 +249,14 @@ def test_fast_steps_and_unknown_rates_are_readable():
 
 
 def test_the_evaluators_line():
-    assert evaluator_line(NOW, 1230, 0.86, 10000, "ema") == (
+    assert evaluator_line(NOW, 1230, "precision_at_1", 0.86, 10000, "ema") == (
         "2026-11-21 20:21:07.427302: step 1230: precision @ 1 = 0.860 (10000 examples, EMA weights)"
     )
-    assert evaluator_line(NOW, 7, 0.00077, 360, "raw", metric="mse") == (
+    assert evaluator_line(NOW, 7, "mse", 0.00077, 360, "raw") == (
         "2026-11-21 20:21:07.427302: step 7: mse = 0.00077 (360 examples, raw weights)"
     )
     with pytest.raises(ValueError, match="weights 'EMA': must be 'ema' or 'raw'"):
-        evaluator_line(NOW, 1230, 0.86, 10000, "EMA")
+        evaluator_line(NOW, 1230, "mse", 0.86, 10000, "EMA")
 
 
 @pytest.mark.parametrize(

@@ -253,13 +253,13 @@ class BatchNormalization(keras.layers.Layer):
     The moving statistics become moving * momentum + batch * (1 - momentum), the variance divided by n, not
     n - 1, as in Keras. They are not assigned but appended to `context.updates` (see `replica_step`);
     unsynchronised values differ between replicas, and averaging them is the trainer's part.
-    Variables as in Keras: `gamma`, `beta`, `moving_mean`, `moving_variance`, float32 [C].
+    Variables as in Keras: `gamma`, `beta`, `moving_mean`, `moving_variance`, float32 [C]. gain: gamma without `scale`.
     """
 
-    def __init__(self, momentum=0.99, epsilon=1e-3, synchronized=True, center=True, scale=True, **kwargs):
+    def __init__(self, momentum=0.99, epsilon=1e-3, synchronized=True, center=True, scale=True, gain=1.0, **kwargs):
         super().__init__(**kwargs)
         self.momentum, self.epsilon, self.synchronized = momentum, epsilon, synchronized
-        self.center, self.scale = center, scale
+        self.center, self.scale, self.gain = center, scale, gain
 
     def build(self, input_shape):
         def weight(name, initializer, **options):
@@ -278,7 +278,7 @@ class BatchNormalization(keras.layers.Layer):
 
     def call(self, inputs, training=False):
         channels = inputs.shape[-1]
-        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones([channels])
+        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.fill([channels], self.gain)
         beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros([channels])
         moving_mean = tf.convert_to_tensor(self.moving_mean)
         x = inputs if len(inputs.shape) == 4 else tf.reshape(inputs, [-1, 1, 1, channels])

@@ -25,6 +25,7 @@ OPTIONS = {
     "top": ("average", "flatten", "own"),
     "blocks": ((),),
 }
+FIRST_IMAGES = 5000  # that `first_weights` looks at
 MAX_STAGES, MAX_BLOCKS = 5, 200  # of blocks, in one network and in one stage
 TASKS = ("classification", "reconstruction", "forecasting")
 
@@ -33,17 +34,16 @@ TASKS = ("classification", "reconstruction", "forecasting")
 class Network:
     """One entry.
 
-    builder: "module:function"; the function takes input_shape, what its task has (see `task`), the options
-    below, the
+    builder: "module:function"; the function takes input_shape, what its task has (see `task`), the options below, the
         arguments below and, with batch_norm, sync_batch_norm.
     arguments: of the builder, always the same.
     decayed: layers whose kernels get weight decay; None for every kernel.
     summary: one line, what the network is.
-    task: "classification" (takes classes, gives logits or probabilities [b, classes]), "reconstruction"
-    (gives an image
+    task: "classification" (takes classes, gives logits or probabilities [b, classes]), "reconstruction" (gives an image
         of its input's shape) or "forecasting" (takes outputs, gives that many next values [b, outputs]).
     options: those of `OPTIONS` that it understands.
     batch_norm, dropout: whether it has such layers.
+    first_weights: "module:function", which sets weights of the new network from training images (see `first_weights`).
     """
 
     builder: str
@@ -54,6 +54,7 @@ class Network:
     options: tuple[str, ...] = ()
     batch_norm: bool = False
     dropout: bool = False
+    first_weights: str = ""
 
 
 NETWORKS: dict[str, Network] = {
@@ -81,6 +82,12 @@ NETWORKS: dict[str, Network] = {
     "cifar10_book": Network(
         builder="models.cifar10_book:build",
         summary="the CIFAR-10 network of TensorFlow in Action, for pixels 0 to 255, 40,330 parameters",
+    ),
+    "cifar10_fast": Network(
+        builder="models.fast:build",
+        summary="whitened patches and three groups of two convolutions, 1,973,944 parameters",
+        batch_norm=True,
+        first_weights="models.fast:first_weights",
     ),
     "lenet5": Network(
         builder="models.lenet:build",
@@ -222,8 +229,7 @@ NAMES = tuple(NETWORKS)  # what --model may be
 def check(
     name: str, *, head: str = "logits", local: str = "dense", top: str = "average", blocks: tuple[int, ...] = ()
 ) -> Network:
-    """The entry called `name`; ValueError if there is none, or it does not understand an option that was
-    set."""
+    """The entry called `name`; ValueError if there is none, or it does not understand an option that was set."""
     network = NETWORKS.get(name)
     if network is None:
         near = {known.lower(): known for known in NETWORKS}
@@ -258,16 +264,13 @@ def build(
     blocks: tuple[int, ...] = (),
     sync_batch_norm: bool = True,
 ) -> "keras.Model":
-    """Builds the network called `name` under the current dtype policy; initial weights follow Keras's global
-    seed.
+    """Builds the network called `name` under the current dtype policy; initial weights follow Keras's global seed.
 
-    input_shape: of one example, (height, width, channels) for images, (past, 1) for series. Output: float32,
-    [b, classes] of a classification, [b, *input_shape] of a reconstruction, [b, outputs] of a
-    forecast: the next so many values. What a task does not have is ignored.
-    blocks: of each stage, of networks that have such; () for the network's own.
-    sync_batch_norm: statistics of all replicas together; means nothing to a network without batch
-    normalisation. Raises ValueError as `check` does, and for an input that the network cannot take: one line
-    that names the layer.
+    input_shape: of one example, (height, width, channels) for images, (past, 1) for series. Output: float32, [b, classes]
+    of a classification, [b, *input_shape] of a reconstruction, [b, outputs] of a forecast: the next so many values. What
+    a task does not have is ignored. blocks: of each stage, of networks that have such; () for the network's own.
+    sync_batch_norm: statistics of all replicas together; means nothing to a network without batch normalisation.
+    Raises ValueError as `check` does, and for an input that the network cannot take: one line that names the layer.
     """
     network = check(name, head=head, local=local, top=top, blocks=blocks)
     given = {"head": head, "local": local, "top": top, "blocks": tuple(blocks)}
@@ -280,13 +283,23 @@ def build(
             options[size] = value
     if network.batch_norm:
         options["sync_batch_norm"] = sync_batch_norm
-    module, function = network.builder.split(":")
-    builder = getattr(importlib.import_module(module), function)
+    builder = _function(network.builder)
     shrinking = importlib.import_module("models.shrinking")  # imports Keras
     with shrinking.named_layers(input_shape=input_shape):
         model = builder(input_shape=tuple(input_shape), **options)
     shrinking.check(model)
     return model
+
+
+def first_weights(name: str, model: "keras.Model", images) -> None:
+    """Sets the weights of a new `model`, built as `name`, that come from training images, float32 [n, h, w, c] as the
+    network sees them. For networks whose entry has `first_weights`."""
+    _function(check(name).first_weights)(model, images)
+
+
+def _function(text: str):
+    module, function = text.split(":")
+    return getattr(importlib.import_module(module), function)
 
 
 def decayed_kernels(name: str, model: "keras.Model") -> list["keras.Variable"]:

@@ -37,6 +37,9 @@ def pairs(config: Config, given: dict) -> None:
                  "it is a form of the momentum of sgd and muon; leave one of them out")
     if given.get("nesterov") and not config.momentum:
         conflict("nesterov", "momentum", "it is a form of the momentum; give --momentum=0.9")
+    for name in ("head_learning_rate", "bias_learning_rate", "whiten_epochs"):
+        if given.get(name) and config.optimizer != "muon_sgd":
+            conflict(name, "optimizer", "only muon_sgd has such groups of weights; leave it out")
     if config.early_stop_evals and not config.eval_steps:
         conflict("early_stop_evals", "eval_steps",
                  "it counts evaluations inside the trainer; give --eval_steps=1000")

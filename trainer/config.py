@@ -91,11 +91,18 @@ class Config:
                                  group=OPTIMISATION, at_least=0)
     decay_rate: float = option(0.1, "factor of one decay (exponential, piecewise)", group=OPTIMISATION, above=0)
     staircase: bool = option(False, "exponential decay in jumps instead of smoothly", group=OPTIMISATION)
-    warmup_steps: int = option(0, "steps of linear warm-up (0: none)", group=OPTIMISATION, at_least=0)
-    momentum: float = option(0.0, "of sgd, lars, rmsprop and muon (0: none)", group=OPTIMISATION, at_least=0, below=1)
+    head_learning_rate: float = option(0.0, "of the last layer under muon_sgd; it follows --lr_schedule (0: "
+                                       "--learning_rate)", group=OPTIMISATION, at_least=0)
+    bias_learning_rate: float = option(0.0, "of all but the last layer and the filters under muon_sgd; it follows "
+                                       "--lr_schedule (0: --learning_rate)", group=OPTIMISATION, at_least=0)
+    whiten_epochs: float = option(0.0, "passes over the training set in which the whitening layer's bias learns under "
+                                  "muon_sgd, its rate falling to 0 (0: all, as --lr_schedule says)", group=OPTIMISATION,
+                                  at_least=0)
+    warmup_steps: int = option(0, "steps of linear warm-up (0: none; a recipe's is at most a tenth of the run)", group=OPTIMISATION, at_least=0)
+    momentum: float = option(0.0, "of sgd, lars, rmsprop, muon and muon_sgd (0: none)", group=OPTIMISATION, at_least=0, below=1)
     nesterov: bool = option(False, "Nesterov's form of the momentum of sgd and muon", group=OPTIMISATION)
     weight_decay: float = option(0.0, "wd in wd * sum(w^2) / 2 of the decayed kernels: added to the loss; inside the "
-                                 "update for adamw, lamb, lars, muon (0: none)", group=OPTIMISATION, at_least=0)
+                                 "update for adamw, lamb, lars, muon, muon_sgd (0: none)", group=OPTIMISATION, at_least=0)
     label_smoothing: float = option(0.0, "share of the target spread evenly over the classes (0: none)",
                                     group=OPTIMISATION, at_least=0, below=1)
     clip_norm: float = option(0.0, "largest global norm of the reduced gradient (0: no clipping)", group=OPTIMISATION,

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from input_pipeline import augment, datasets, pipeline
 from models import registry
-from trainer import checks, inner_loop, optimizers, schedules, task, transfer, watch
+from trainer import checks, inner_loop, muon_sgd, optimizers, schedules, task, transfer, watch
 from trainer import step as step_lib
 from trainer.config import TRANSIENT, Config, UserError, data_options
 from trainer.evaluate import Evaluation
@@ -71,10 +71,12 @@ class Experiment:
             head = transfer.head_variables(self.model)
             decayed = [kernel for kernel in registry.decayed_kernels(config.model, self.model)
                        if not config.freeze or any(kernel is variable for variable in head)]
+            if config.optimizer == "muon_sgd":
+                decayed = muon_sgd.decayed(self.model.trainable_variables)
             optimizer = optimizers.build(
                 config.optimizer, learning_rate=rate, momentum=config.momentum, nesterov=config.nesterov,
                 weight_decay=config.weight_decay, decayed=decayed,
-                head=head)
+                head=head, rates=self._rates(rate))
             optimizer.build(self.model.trainable_variables)
         self.state = State(
             strategy, self.model, optimizer, ema=config.ema_decay > 0, metrics=len(self.task.train_metrics),
@@ -87,6 +89,24 @@ class Experiment:
         self.loss_names = step.loss_names
         self.loop = inner_loop.InnerLoop(step, self.state, self.model, max_skipped_steps=config.max_skipped_steps,
                                          deterministic=config.deterministic)
+
+    def _rates(self, rate: step_lib.Rate) -> muon_sgd.Rates:
+        """The first rates of muon_sgd's groups of weights."""
+        config, steps = self.config, self.config.whiten_epochs * len(self.source) / self.config.global_batch_size
+        base = config.learning_rate or 1.0  # 0: all are 0, whatever their share of it
+        return muon_sgd.Rates(
+            filters=base, head=config.head_learning_rate or base, rest=config.bias_learning_rate or base,
+            brief=[v for v in self.model.trainable_variables if v.path == "whiten/bias"], brief_steps=steps,
+            step=lambda: rate.step)
+
+    def first_weights(self) -> str:
+        """Sets the weights that the network takes from training images; says so, "" where there are none."""
+        if not registry.check(self.config.model).first_weights:
+            return ""
+        batch = next(iter(pipeline.evaluation(self.source, self.augmentation, replicas=1, local_replicas=1,
+                                              batch_size=min(registry.FIRST_IMAGES, len(self.source)))))
+        registry.first_weights(self.config.model, self.model, batch["input"].numpy())
+        return f", first filters from {len(batch['input'])} training images"
 
     def batches(self, start_step: int):
         """The iterator of training batches from batch number `start_step` on."""

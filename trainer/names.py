@@ -6,13 +6,13 @@ The configuration checks names before TensorFlow is imported, so that a wrong co
     if name not in names.OPTIMIZERS: ...
 """
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adafactor", "lamb", "lars", "muon")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adafactor", "lamb", "lars", "muon", "muon_sgd")
 SCHEDULES = ("constant", "exponential", "cosine", "linear", "piecewise")
 
 # Optimizers that decay the kernels themselves; for the others the L2 term belongs to the loss.
-DECOUPLED = ("adamw", "lamb", "lars", "muon")
+DECOUPLED = ("adamw", "lamb", "lars", "muon", "muon_sgd")
 # Optimizers that use the momentum they are given; the others have constants of their own (Adam's 0.9).
-MOMENTUM = ("sgd", "rmsprop", "lars", "muon")
+MOMENTUM = ("sgd", "rmsprop", "lars", "muon", "muon_sgd")
 
 # Metrics of which less is better; of the others more is.
 LOWER_IS_BETTER = ("loss", "mse", "mae")

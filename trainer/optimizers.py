@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from trainer import names
+from trainer import muon_sgd, names
 
 
 def build(
@@ -35,6 +35,7 @@ def build(
     decayed: Sequence[keras.Variable],
     nesterov: bool = False,
     head: Sequence[keras.Variable] = (),
+    rates: muon_sgd.Rates = muon_sgd.Rates(),
 ) -> keras.optimizers.Optimizer:
     """Returns the named optimizer. This, and then its `build(trainable_variables)`, in the strategy's scope.
 
@@ -48,6 +49,7 @@ def build(
     | lamb | You et al. 2019, arXiv:1904.00962; see below | as adamw |
     | lars | `LARS`, below | inside the trust ratio |
     | muon | `Muon`, below | as adamw |
+    | muon_sgd | see the module of that name | inside the momentum |
 
     "loss": the trainer adds weight_decay w to the gradient, this optimizer is given none (see `decoupled`).
 
@@ -65,7 +67,8 @@ def build(
         weight_decay: for `names.DECOUPLED`; the others ignore it.
         decayed: the variables that decay; all others never do.
         nesterov: for sgd and muon.
-        head: output layer, which muon leaves to Adam; the others ignore it.
+        head: output layer, which muon leaves to Adam and muon_sgd to SGD; the others ignore it.
+        rates: of muon_sgd's groups; the others ignore it.
 
     Raises:
         ValueError: a value breaks its rule; the message names it.
@@ -88,8 +91,10 @@ def build(
         arguments["weight_decay"] = float(weight_decay)
     if name in ("sgd", "muon"):
         arguments["nesterov"] = nesterov
-    if name == "muon":
+    if name in ("muon", "muon_sgd"):
         arguments["head"] = head
+    if name == "muon_sgd":
+        arguments["rates"] = rates
     optimizer = _CLASSES[name](**arguments)
     optimizer.decay_only(decayed if weight_decay else ())
     return optimizer
@@ -252,5 +257,6 @@ _CLASSES = {
     "lamb": _pre_reduced(keras.optimizers.Lamb),
     "lars": _pre_reduced(LARS),
     "muon": _pre_reduced(Muon),
+    "muon_sgd": _pre_reduced(muon_sgd.MuonSGD),
 }
 assert tuple(_CLASSES) == names.OPTIMIZERS

@@ -71,7 +71,8 @@ def _start(recipe: Config, given: dict) -> Config:
     if given.get("unfreeze_epochs") or not config.freeze:
         gone += ["unfreeze_steps"]
     if config.optimizer != recipe.optimizer:
-        gone += ["nesterov"] + ["momentum"] * (config.optimizer not in names.MOMENTUM)
+        gone += ["nesterov", "head_learning_rate", "bias_learning_rate", "whiten_epochs"]
+        gone += ["momentum"] * (config.optimizer not in names.MOMENTUM)
         # Decay in the loss and decay in the update are not on one scale.
         gone += ["weight_decay"] * ((config.optimizer in names.DECOUPLED) != (recipe.optimizer in names.DECOUPLED))
     gone += [name for name in registry.OPTIONS if name not in registry.NETWORKS[config.model].options]

@@ -36,7 +36,7 @@ def begin(experiment: Experiment, run: Run) -> tuple[int, str]:
         for average, variable in zip(experiment.state.ema, experiment.model.trainable_variables):
             average.assign(variable.value.read_value())
         return 0, f"fresh start in {config.model_dir}, seed {config.seed}, {said}"
-    return 0, f"fresh start in {config.model_dir}, seed {config.seed}"
+    return 0, f"fresh start in {config.model_dir}, seed {config.seed}{experiment.first_weights()}"
 
 
 def warm_start(experiment: Experiment, source: str) -> str:

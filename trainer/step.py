@@ -120,9 +120,9 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
     with tf.device("cpu:0"):
         writing = tf.Variable(False, trainable=False, name="writing")
 
-    def apply(total, updates, learning_rate, decay):
+    def apply(total, updates, learning_rate, step, decay):
         """On one replica: the update, the moving averages of the weights, the batch statistics."""
-        rate.value = learning_rate
+        rate.value, rate.step = learning_rate, step
         state.optimizer.apply(total, trainable)
         pairs = [(average, weight.value, decay) for average, weight in zip(state.ema, trainable)]
         pairs += [(variable.value, value, None) for variable, value in zip(written, updates)]
@@ -142,7 +142,7 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
         decay = tf.minimum(tf.constant(config.ema_decay), (1 + count) / (10 + count))
 
         def update():
-            strategy.run(apply, args=(total, updates, metrics["rate"], decay))
+            strategy.run(apply, args=(total, updates, metrics["rate"], step, decay))
             return True
 
         # From here on the step is written: nothing before every replica has its gradients, the number of the step last.

@@ -14,6 +14,7 @@ IMAGENET = ((224, 224, 3), 1000)
 PAPERS = [
     ("cifar10_tutorial", (24, 24, 3), 10, 1_068_298, "the tutorial"),
     ("cifar10_book", (32, 32, 3), 10, 40_330, "448 + 4,640 + 512*64+64 + 64*32+32 + 32*10+10"),
+    ("cifar10_fast", (32, 32, 3), 10, 1_971_352, "24 biases, 3x3 kernels of 24-64-64-256-256-256-256, 1,152 offsets, a head of 2,560"),
     ("lenet5", (28, 28, 1), 10, 61_706, "LeCun et al. 1998, all maps connected: 156 + 2,416 + 48,120 + ..."),
     ("lenet5", (32, 32, 1), 10, 61_706, "the same: the border of the first layer is in the image"),
     ("googlenet", *IMAGENET, 6_998_552, "bvlc_googlenet of Caffe, without the auxiliary classifiers"),

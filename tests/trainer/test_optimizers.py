@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import names, optimizers
+from trainer import muon_sgd, names, optimizers
 
 STEPS, SKIPPED = 5, 2
 MOMENTUM, DECAY = 0.75, 0.125
@@ -94,6 +94,7 @@ def plain_optimizer(name, learning_rate):
         "muon": lambda: keras.optimizers.Muon(
             learning_rate, momentum=MOMENTUM, nesterov=False, adam_weight_decay=DECAY, **decay
         ),
+        "muon_sgd": lambda: muon_sgd.MuonSGD(learning_rate=learning_rate, momentum=MOMENTUM, **decay),
     }[name]()
 
 
@@ -174,7 +175,9 @@ def test_decay_touches_only_the_decayed_kernels(name):
     optimizer.apply([tf.zeros(v.shape) for v in variables], variables)
     # LARS with g = 0: rate 0.001 |w| / (decay |w|) decay w.
     shrink = 1 - 0.0625 * DECAY
-    factor = {"adamw": shrink, "lamb": shrink, "muon": shrink, "lars": 1 - 0.0625 * 0.001}.get(name, 1.0)
+    # muon_sgd with g = 0: Nesterov's first step is 1.85 of it.
+    factor = {"adamw": shrink, "lamb": shrink, "muon": shrink, "lars": 1 - 0.0625 * 0.001,
+              "muon_sgd": 1 - 1.85 * 0.0625 * DECAY}.get(name, 1.0)
     assert (factor != 1.0) == optimizers.decoupled(name)
     for variable in variables[:2]:
         np.testing.assert_allclose(variable.numpy(), factor * WEIGHTS["dense_kernel"], rtol=3e-7)

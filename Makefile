@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 MODEL_DIR ?= runs/digits
 
-.PHONY: setup train test clean
+.PHONY: setup train test tpu-check clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,21 @@ train: setup
 test: setup
 	$(RUN) -m pytest $(PYTEST_ARGS)
 
+# Does the step of a recipe fit a TPU? make tpu-check TOPOLOGY=v5e:4x4 RECIPE=digits FLAGS=--global_batch_size=2048
+TOPOLOGY ?= v5e:2x2
+RECIPE ?= digits
+FLAGS ?= --global_batch_size=128
+TPU_VENV := .venv-tpu
+TPU_STAMP := $(TPU_VENV)/.installed
+
+$(TPU_STAMP): requirements-tpu-check.txt
+	$(PYTHON) -m venv $(TPU_VENV)
+	$(TPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-tpu-check.txt
+	@touch $@
+
+tpu-check: setup $(TPU_STAMP)
+	@$(RUN) -m launch.tpu_check --topology=$(TOPOLOGY) --recipe=$(RECIPE) -- $(FLAGS)
+
 clean:
-	rm -rf $(VENV) .pytest_cache
+	rm -rf $(VENV) $(TPU_VENV) .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,7 @@ LAYERS = (
     ("checks", "transfer"),
     ("resolve",),
     ("classification", "reconstruction", "forecasting"),
-    ("watch", "checkpoint", "task", "schedules", "optimizers", "distribution", "events", "image_files",
+    ("watch", "checkpoint", "task", "schedules", "optimizers", "distribution", "events", "image_files", "replica_programs",
      "muon_sgd"),
     ("state", "summaries", "evaluate"),
     ("step",),
@@ -26,13 +26,13 @@ LAYERS = (
     ("experiment",),
     ("start", "restored", "inline", "stopping", "telling"),
     ("train",),
-    ("main", "evaluator", "predict", "export", "fast_dev_run"),
+    ("main", "evaluator", "predict", "export", "fast_dev_run", "lowering"),
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 MAY_IMPORT = {"models": {"models"}, "input_pipeline": {"input_pipeline"},
               "trainer": {"models", "input_pipeline", "trainer"}, "launch": {"launch"}}
 # These start or measure trainers from inside.
-LAUNCH_INSIDE = {"bench", "plan", "tpu_check"}
+LAUNCH_INSIDE = {"bench"}
 # What a wrong command reads: it must fail before TensorFlow is imported.
 PLAIN = ("trainer.main", "trainer.evaluator", "trainer.resolve", "trainer.watch", "models.registry",
          "input_pipeline.datasets", "input_pipeline.augment", "input_pipeline.prepare")

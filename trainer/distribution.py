@@ -17,12 +17,7 @@ def build(config: Config, plan: devices.Plan) -> tf.distribute.Strategy:
 
     UserError where TensorFlow does not see the devices that the plan counts on.
     """
-    tf.config.threading.set_intra_op_parallelism_threads(config.intra_op_threads)
-    tf.config.threading.set_inter_op_parallelism_threads(config.inter_op_threads)
-    keras.mixed_precision.set_global_policy(POLICIES[config.precision])
-    keras.utils.set_random_seed(config.seed % 2**32)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
+    numerics(config)
     if plan.strategy == "tpu":
         return _tpu(config, plan)
     found = _local_devices(config, plan)
@@ -38,6 +33,16 @@ def build(config: Config, plan: devices.Plan) -> tf.distribute.Strategy:
             implementation=getattr(tf.distribute.experimental.CommunicationImplementation, implementation)))
     signals.take_back()
     return strategy
+
+
+def numerics(config: Config) -> None:
+    """Threads, precision, seeds and determinism, before anything else touches TensorFlow."""
+    tf.config.threading.set_intra_op_parallelism_threads(config.intra_op_threads)
+    tf.config.threading.set_inter_op_parallelism_threads(config.inter_op_threads)
+    keras.mixed_precision.set_global_policy(POLICIES[config.precision])
+    keras.utils.set_random_seed(config.seed % 2**32)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
 
 
 def _local_devices(config: Config, plan: devices.Plan) -> list[str]:

@@ -51,14 +51,14 @@ def evaluation(config: Config, info: datasets.Info, strategy, split: str) -> Eva
 
 
 class Experiment:
-    """Everything a training run needs, built in the strategy's scope."""
+    """Everything a training run needs, built in the strategy's scope. source: instead of the data set's training split."""
 
-    def __init__(self, run: Run, strategy: tf.distribute.Strategy):
+    def __init__(self, run: Run, strategy: tf.distribute.Strategy, source=None):
         config = run.config
         checks.batch(config, strategy.num_replicas_in_sync)  # a TPU's cores are known only now
         self.config, self.info, self.strategy = config, run.info, strategy
         self.task = task.build(config, run.info)
-        self.source = load(config, "train")
+        self.source = load(config, "train") if source is None else source
         self.augmentation = augment.parse(config.augment)
         self.schedule = schedules.build(
             name=config.lr_schedule, learning_rate=config.learning_rate, decay_steps=config.decay_steps[0],

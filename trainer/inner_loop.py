@@ -39,6 +39,13 @@ class InnerLoop:
         """One step; its metrics with `extras` and `gradients`, and `waited`."""
         return self._one(iterator)
 
+    def trace(self, iterator, *, observed: bool) -> None:
+        """Traces `run`, or `observe`, for the iterator's batches without running it."""
+        if observed:
+            self._one.get_concrete_function(iterator)
+        else:
+            self._many.get_concrete_function(iterator, tf.TensorSpec([], tf.int64))
+
     @property
     def diverged(self) -> bool:
         """Whether more steps in a row were not finite than are allowed."""

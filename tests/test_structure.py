@@ -14,7 +14,7 @@ LAYERS = (
     ("names", "signals", "quiet", "stopwatch"),
     ("rules", "config", "files", "writers"),
     ("cadence",),
-    ("recipes", "devices", "flags", "manifest", "recorded"),
+    ("recipes", "devices", "flags", "manifest", "recorded", "tpu"),
     ("checks", "transfer"),
     ("resolve",),
     ("classification", "reconstruction", "forecasting"),

@@ -6,7 +6,7 @@
 import keras
 import tensorflow as tf
 
-from trainer import devices, signals
+from trainer import devices, signals, tpu
 from trainer.config import Config, UserError
 
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -72,7 +72,9 @@ def _cross_device_ops(config: Config, plan: devices.Plan) -> tf.distribute.Cross
 
 
 def _tpu(config: Config, plan: devices.Plan) -> tf.distribute.Strategy:
-    """Connects to the TPU and initialises it. UserError with the reason where that fails."""
+    """Waits for the TPU, connects to it and initialises it. UserError with the reason where that fails."""
+    tpu.ready(plan.tpu, zone=config.tpu_zone, project=config.gcp_project, version=tf.__version__,
+              say=lambda line: print(f"trainer: {line}", flush=True))
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             tpu=plan.tpu, zone=config.tpu_zone or None, project=config.gcp_project or None)

@@ -123,9 +123,13 @@ class Augmentation:
         for position, (_, operation) in enumerate(self.items):
             numbers = draws and draws.of(position, type(operation).__name__)
             if isinstance(operation, Geometry):
-                places = grid or _identity(images)
-                grid = operation.train(*places, numbers) if training else operation.evaluate(*places)
-                zeros |= operation.leaves_image
+                if self._mirrors_alone(position):  # then whole images, several times as fast as pixels by their places
+                    images = _mirrored(images, operation.mirrored(numbers)) if training else images
+                    continue
+                before = grid or _identity(images)
+                places = operation.train(*before, numbers) if training else operation.evaluate(*before)
+                if places[0] is not before[0] or places[1] is not before[1]:
+                    grid, zeros = places, zeros | operation.leaves_image
                 continue
             images = tf.cast(_fetch(images, grid, zeros), tf.float32)
             grid, zeros = None, False
@@ -141,6 +145,17 @@ class Augmentation:
             else:
                 images = operation.train(images, numbers) if training else operation.evaluate(images)
         return {"input": tf.cast(_fetch(images, grid, zeros), tf.float32), **batch}
+
+
+    def _mirrors_alone(self, position: int) -> bool:
+        """Whether the operation at `position` stands among geometric ones that do nothing but mirror."""
+        run = [isinstance(operation, Geometry) for _, operation in self.items]
+        first, last = position, position
+        while first > 0 and run[first - 1]:
+            first -= 1
+        while last + 1 < len(run) and run[last + 1]:
+            last += 1
+        return all(operation.mirrors for _, operation in self.items[first:last + 1])
 
 
 def parse(text: str) -> Augmentation:
@@ -229,6 +244,16 @@ def _identity(images):
     import tensorflow as tf
     batch = tf.shape(images)[0]
     return tuple(tf.tile(tf.range(size)[tf.newaxis], [batch, 1]) for size in images.shape[1:3])
+
+
+def _mirrored(images, which):
+    """`images` [b, h, w, c], left to right where `which`, bool [b, 1]."""
+    import tensorflow as tf
+    # Reversed in three dimensions, and fetched by the image: in four dimensions, with tf.where, it took ten times as long.
+    rows = tf.reshape(images, [-1, *images.shape[2:]])
+    count = tf.shape(images)[0]
+    both = tf.concat([images, tf.reshape(tf.reverse(rows, [1]), tf.shape(images))], 0)
+    return tf.gather(both, tf.range(count) + tf.where(which[:, 0], count, 0))
 
 
 def _fetch(images, grid, zeros):

@@ -77,8 +77,13 @@ class PadCrop(Geometry):
 class Flip(Geometry):
     """Mirrors half of the images, left to right; in evaluation none."""
 
+    mirrors = True
+
+    def mirrored(self, draws):
+        return draws.uniform(1) < 0.5
+
     def train(self, rows, columns, draws):
-        return rows, _mirrored(columns, draws.uniform(1) < 0.5)
+        return rows, _mirrored(columns, self.mirrored(draws))
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,13 @@ class FlipAlternate(Geometry):
     GPU"). In evaluation nothing.
     """
 
+    mirrors = True
+
+    def mirrored(self, draws):
+        return draws.alternating()[:, None]
+
     def train(self, rows, columns, draws):
-        return rows, _mirrored(columns, draws.alternating()[:, None])
+        return rows, _mirrored(columns, self.mirrored(draws))
 
 
 @dataclass(frozen=True)

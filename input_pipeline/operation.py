@@ -56,11 +56,17 @@ class Geometry(Operation):
     """An operation that only moves pixels: it maps a grid, and the pixels are fetched once for all of them.
 
     A grid is (rows int32 [b, h], columns int32 [b, w]): output pixel (y, x) is original pixel (rows[y],
-    columns[x]), or zero where either is -1, which only an operation with `leaves_image` may put there.
+    columns[x]), or zero where either is -1, which only an operation with `leaves_image` may put there. One that
+    `mirrors` does nothing but mirror some images left to right, and says which: `mirrored`.
     """
 
     moves = True
     leaves_image: bool = False
+    mirrors: ClassVar[bool] = False
+
+    def mirrored(self, draws: StepDraws) -> tf.Tensor:
+        """bool [b, 1]: which images are mirrored, where it `mirrors`."""
+        raise NotImplementedError
 
     def train(self, rows: tf.Tensor, columns: tf.Tensor, draws: StepDraws) -> tuple[tf.Tensor, tf.Tensor]:
         """The grid after it, moved by the random numbers of `draws`."""

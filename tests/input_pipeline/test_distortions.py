@@ -151,3 +151,13 @@ def test_random_numbers_cover_their_ranges_evenly():
     spread = whole("contrast:0.2:1.8")
     factors = (spread[:, 9, 0, 0] - spread[:, 0, 0, 0]) / 9
     assert 0.1999 < factors.min() < 0.201 and 1.799 < factors.max() < 1.8001
+
+
+@pytest.mark.parametrize("flip", ["flip", "flip_alternate"])
+def test_mirroring_alone_is_mirroring_among_others(flip):
+    """Whole images are mirrored where nothing else moves pixels. Mutations: the other half mirrored; top to bottom."""
+    square = IMAGES[:, :30]
+    among = f"{flip},crop:30"  # a crop of the whole: the same draws, pixels by their places
+    np.testing.assert_array_equal(train(flip, square), train(among, square))
+    np.testing.assert_array_equal(evaluate(flip, square), evaluate(among, square))
+    assert not np.array_equal(train(flip, square), evaluate(flip, square))

@@ -49,9 +49,10 @@ def environment(**variables: str) -> dict:
     return {**clean, **variables}
 
 
-def train(model_dir: pathlib.Path, *flags: str, code: int = 0, env: dict | None = None, timeout: float = 300) -> Outcome:
-    """python -m trainer.main --model_dir=... flags; the exit code is checked."""
-    done = subprocess.run(command("trainer.main", f"--model_dir={model_dir}", "--progress=none", *flags), cwd=ROOT,
+def train(model_dir: pathlib.Path, *flags: str, code: int = 0, env: dict | None = None, timeout: float = 300,
+          module: str = "trainer.main") -> Outcome:
+    """python -m trainer.main --model_dir=... flags; the exit code is checked. module: another program of these flags."""
+    done = subprocess.run(command(module, f"--model_dir={model_dir}", "--progress=none", *flags), cwd=ROOT,
                           capture_output=True, text=True, timeout=timeout, env=environment(**(env or {})))
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return Outcome(done.returncode, done.stdout, done.stderr, pathlib.Path(model_dir))

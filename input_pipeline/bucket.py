@@ -19,21 +19,20 @@ import dataclasses
 import datetime
 import email.utils
 import errno
-import functools
 import json
-import logging
 import os
 import re
 
 import google_crc32c
 
+from input_pipeline.bucket_calls import call, client, explained
+
 SCHEME = "gs://"
-CONNECT_SECS, READ_SECS = 10, 60  # of one try
-CALL_SECS = 90  # of a request with all its tries; gcsfs tries six times, within half a minute where nobody answers
 RANGES_SECS = 600  # of AT_ONCE ranges, as long as bytes come
 CHECK_SECS = 15  # of the first look at a bucket
 PART_BYTES = 1 << 23  # of a parallel read
 CHUNK_BYTES = 1 << 24  # of an upload
+PARTS_AT_ONCE = 8  # of a download: 64 MiB in memory
 READ_TRIES = 3  # of an object that others write
 AT_ONCE = 64  # ranges that are read at a time
 _ADDRESS = re.compile(r"gs://([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])(/.*)?", re.DOTALL)
@@ -67,7 +66,7 @@ def split(path: str | os.PathLike) -> tuple[str, str]:
 
 def stat(path: str | os.PathLike) -> Entry:
     """What is known of an object. FileNotFoundError: there is none."""
-    headers, content = _call(path, "GET", "b/{}/o/{}", *split(path), fields=_FIELDS)
+    headers, content = call(path, "GET", "b/{}/o/{}", *split(path), fields=_FIELDS)
     return _entry(json.loads(content), headers)
 
 
@@ -77,7 +76,7 @@ def children(path: str | os.PathLike) -> tuple[list[str], list[Entry]]:
     prefix = f"{folder}/" if folder else ""
     folders, entries, token = [], [], None
     while True:
-        headers, content = _call(path, "GET", "b/{}/o", bucket, prefix=prefix, delimiter="/", pageToken=token,
+        headers, content = call(path, "GET", "b/{}/o", bucket, prefix=prefix, delimiter="/", pageToken=token,
                                  fields=f"prefixes,items({_FIELDS}),nextPageToken")
         page = json.loads(content)
         folders += [name[len(prefix):].rstrip("/") for name in page.get("prefixes", ())]
@@ -105,15 +104,15 @@ def read_ranges(ranges: list[tuple[str | os.PathLike, int, int]]) -> list[bytes]
     for first in range(0, len(ranges), AT_ONCE):
         some = ranges[first:first + AT_ONCE]
         names = ["/".join(split(path)) for path, _, _ in some]
-        with _explained(some[0][0]):
-            found = _client().cat_ranges(names, [start for _, start, _ in some], [end for _, _, end in some],
+        with explained(some[0][0]):
+            found = client().cat_ranges(names, [start for _, start, _ in some], [end for _, _, end in some],
                                          timeout=RANGES_SECS)
         for (path, start, end), part in zip(some, found):
             if isinstance(part, BaseException):
                 if getattr(part, "code", None) == 416:
                     part = b""  # begins where the object has ended
                 else:
-                    with _explained(path):
+                    with explained(path):
                         raise part
             parts.append(part[:end - start])
     return parts
@@ -130,30 +129,44 @@ def write(path: str | os.PathLike, content: bytes, *, generation: int | None = N
     body = (b"--==0==\nContent-Type: application/json; charset=UTF-8\n\n" + about.encode()
             + b"\n--==0==\nContent-Type: application/octet-stream\n\n" + content + b"\n--==0==--")
     try:
-        headers, answer = _call(path, "POST", _upload_url(), bucket, uploadType="multipart", ifGenerationMatch=generation,
+        headers, answer = call(path, "POST", _upload_url(), bucket, uploadType="multipart", ifGenerationMatch=generation,
                                 headers={"Content-Type": 'multipart/related; boundary="==0=="'}, data=body)
     except FileExistsError:
         return _already(path, checksum)
     return _entry(json.loads(answer), headers)
 
 
-def upload(file: str | os.PathLike, path: str | os.PathLike, checksum: str) -> Entry:
-    """Makes the local file the object's content, in parts. The server refuses it if its crc32c is not `checksum`."""
+def download(path: str | os.PathLike, file: str | os.PathLike) -> None:
+    """Makes the object's content a local file's, held against the server's checksum."""
+    entry = stat(path)
+    with open(file, "wb") as to:
+        for first in range(0, entry.size, PARTS_AT_ONCE * PART_BYTES):
+            end = min(first + PARTS_AT_ONCE * PART_BYTES, entry.size)
+            to.writelines(read_ranges([(path, start, min(start + PART_BYTES, end))
+                                       for start in range(first, end, PART_BYTES)]))
+    if entry.crc32c and file_crc32c(file) != entry.crc32c:
+        raise OSError(errno.EIO, "is changed while it is read", os.fspath(path))
+
+
+def upload(file: str | os.PathLike, path: str | os.PathLike, checksum: str, *, generation: int | None = None) -> Entry:
+    """Makes the local file the object's content, in parts. The server refuses it if its crc32c is not `checksum`.
+
+    generation: as of `write`.
+    """
     size = os.path.getsize(file)
     if size <= CHUNK_BYTES:
         with open(file, "rb") as source:
-            entry = write(path, source.read())
+            entry = write(path, source.read(), generation=generation)
     else:
         bucket, name = split(path)
-        headers, _ = _call(path, "POST", _upload_url(), bucket, uploadType="resumable", name=name,
-                           headers={"X-Upload-Content-Length": str(size), "Content-Type": "application/json"},
-                           data=json.dumps({"crc32c": checksum}).encode())
+        headers, _ = call(path, "POST", _upload_url(), bucket, uploadType="resumable", name=name,
+                           ifGenerationMatch=generation, headers={"X-Upload-Content-Length": str(size), "Content-Type": "application/json"}, data=json.dumps({"crc32c": checksum}).encode())
         place = headers["Location"]
         with open(file, "rb") as source:
             for start in range(0, size, CHUNK_BYTES):
                 chunk = source.read(CHUNK_BYTES)
                 said = {"Content-Range": f"bytes {start}-{start + len(chunk) - 1}/{size}"}
-                headers, answer = _call(path, "PUT", place, headers=said, data=chunk)
+                headers, answer = call(path, "PUT", place, headers=said, data=chunk)
         entry = _entry(json.loads(answer), headers)
     if (entry.size, entry.crc32c) != (size, checksum):
         raise OSError(errno.EIO, f"arrived as {entry.size} bytes with crc32c {entry.crc32c}, sent were {size} with "
@@ -169,7 +182,7 @@ def append(path: str | os.PathLike, content: bytes, *, generation: int) -> Entry
     about = {"sourceObjects": [{"name": name, "generation": str(generation)},
                                {"name": split(tail)[1], "generation": str(more.generation)}],
              "destination": {"contentType": "application/octet-stream"}}
-    headers, answer = _call(path, "POST", "b/{}/o/{}/compose", bucket, name, ifGenerationMatch=generation,
+    headers, answer = call(path, "POST", "b/{}/o/{}/compose", bucket, name, ifGenerationMatch=generation,
                             headers={"Content-Type": "application/json"}, data=json.dumps(about).encode())
     delete(tail)
     return _entry(json.loads(answer), headers)
@@ -179,7 +192,7 @@ def copy(path: str | os.PathLike, to: str | os.PathLike) -> None:
     """Copies an object, on the server."""
     token = None
     while True:
-        _, answer = _call(path, "POST", "b/{}/o/{}/rewriteTo/b/{}/o/{}", *split(path), *split(to), rewriteToken=token)
+        _, answer = call(path, "POST", "b/{}/o/{}/rewriteTo/b/{}/o/{}", *split(path), *split(to), rewriteToken=token)
         answer = json.loads(answer)
         if answer["done"]:
             return
@@ -189,7 +202,7 @@ def copy(path: str | os.PathLike, to: str | os.PathLike) -> None:
 def delete(path: str | os.PathLike, *, generation: int | None = None) -> bool:
     """Deletes an object, if it has this generation; whether there was one."""
     try:
-        _call(path, "DELETE", "b/{}/o/{}", *split(path), ifGenerationMatch=generation)
+        call(path, "DELETE", "b/{}/o/{}", *split(path), ifGenerationMatch=generation)
         return True
     except FileNotFoundError:
         return False
@@ -198,12 +211,12 @@ def delete(path: str | os.PathLike, *, generation: int | None = None) -> bool:
 def check(path: str | os.PathLike, *, write: bool) -> None:
     """OSError, within CHECK_SECS, unless `path` lies in a bucket that can be read and, with `write`, written."""
     bucket, name = split(path)
-    _call(path, "GET", "b/{}/o", bucket, prefix=f"{name}/", maxResults=1, fields="items(name)", timeout=CHECK_SECS)
+    call(path, "GET", "b/{}/o", bucket, prefix=f"{name}/", maxResults=1, fields="items(name)", timeout=CHECK_SECS)
     if write:
         # Begins an upload and gives it up: asks for the permission, and leaves nothing.
-        headers, _ = _call(path, "POST", _upload_url(), bucket, uploadType="resumable", name=f"{name}/.check",
+        headers, _ = call(path, "POST", _upload_url(), bucket, uploadType="resumable", name=f"{name}/.check",
                            headers={"Content-Type": "application/json"}, data=b"{}", timeout=CHECK_SECS)
-        _call(path, "DELETE", headers["Location"], timeout=CHECK_SECS)
+        call(path, "DELETE", headers["Location"], timeout=CHECK_SECS)
 
 
 def crc32c(content: bytes) -> str:
@@ -221,7 +234,7 @@ def file_crc32c(path: str | os.PathLike) -> str:
 
 
 def _upload_url() -> str:
-    return f"{_client()._location}/upload/storage/v1/b/{{}}/o"
+    return f"{client()._location}/upload/storage/v1/b/{{}}/o"
 
 
 def _already(path: str | os.PathLike, checksum: str) -> Entry:
@@ -240,67 +253,3 @@ def _entry(item: dict, headers) -> Entry:
     now = email.utils.parsedate_to_datetime(headers["Date"]).timestamp() if "Date" in headers else modified
     return Entry(item["name"], int(item["size"]), int(item["generation"]), item.get("crc32c") or "", modified,
                  max(0.0, now - modified))
-
-
-@functools.cache
-def _client():
-    """The file system of gcsfs."""
-    import aiohttp
-    import gcsfs
-    import google.auth
-    for logger in ("gcsfs", "google.auth"):
-        logging.getLogger(logger).setLevel(logging.CRITICAL + 1)  # what does not work is raised here
-    try:
-        token, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/devstorage.read_write"])
-    except google.auth.exceptions.DefaultCredentialsError:
-        token = "anon"
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECS, sock_read=READ_SECS)
-    return gcsfs.GCSFileSystem(token=token, requests_timeout=timeout, use_listings_cache=False,
-                               session_kwargs={"trust_env": True})
-
-
-def _call(path, method: str, url: str, *parts: str, timeout: float = CALL_SECS, **options) -> tuple[dict, bytes]:
-    """Headers and content of the answer to one request about `path`."""
-    with _explained(path):
-        headers, content = _client().call(method, url, *parts, timeout=timeout, **options)
-        return headers, content
-
-
-class _explained:
-    """Makes of what gcsfs and Google's authentication raise an OSError with a line for the user."""
-
-    def __init__(self, path: str | os.PathLike):
-        self._path = os.fspath(path)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind, error, _) -> None:
-        if kind is None or not issubclass(kind, Exception):
-            return
-        number, words, cause = _words(self._path, error)
-        raise cause(number, words, self._path) from error
-
-
-def _words(path: str, error: Exception) -> tuple[int, str, type[OSError]]:
-    """The system's number, the words and the type of the OSError for `error`."""
-    bucket = path.removeprefix(SCHEME).split("/")[0]
-    code, text = getattr(error, "code", None), " ".join(str(error).split())
-    if isinstance(error, FileExistsError):
-        return errno.EEXIST, "was written by another process", FileExistsError
-    if isinstance(error, FileNotFoundError):
-        missing = "/o/" not in str(error)  # the bucket's own address, not an object's
-        return errno.ENOENT, (f"there is no bucket {bucket}" if missing else "there is no such object"), FileNotFoundError
-    if code == 401 or "Invalid Credentials" in text:
-        return errno.EACCES, ("no valid credentials were found; run gcloud auth application-default login, or set "
-                              "GOOGLE_APPLICATION_CREDENTIALS"), PermissionError
-    if isinstance(error, PermissionError) or text.startswith("Forbidden:") or code == 403:
-        return errno.EACCES, f"bucket {bucket} does not permit it ({text.split(' ', 2)[-1][:200]})", PermissionError
-    if "GoogleAuthError" in {base.__name__ for base in type(error).__mro__}:
-        return errno.EACCES, f"the credentials are refused ({text[:200]})", PermissionError
-    if isinstance(error, OSError) and error.strerror and not isinstance(error, ConnectionError | TimeoutError):
-        return error.errno or errno.EIO, error.strerror, OSError
-    if str(code).startswith("4") and str(code) not in ("408", "429") or isinstance(error, ValueError):
-        return errno.EIO, f"the storage service refuses it ({text[:200]})", OSError
-    text = "in time; is there a network" if isinstance(error, TimeoutError) else f"({text[:200]})"
-    return errno.EHOSTUNREACH, f"the storage service does not answer {text}", ConnectionError

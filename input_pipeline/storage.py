@@ -117,8 +117,7 @@ def local_copy(path: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = os.path.join(folder, os.path.basename(path))
-        with open(copy, "wb") as file:
-            file.write(bucket.read(path))
+        bucket.download(path, copy)
         yield copy
 
 

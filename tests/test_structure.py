@@ -12,7 +12,7 @@ PACKAGES = ("models", "input_pipeline", "trainer", "launch")
 # The trainer's layers, lowest first. A module imports only from its own layer and from lower ones.
 LAYERS = (
     ("names", "signals", "quiet", "stopwatch"),
-    ("rules", "config", "files", "writers"),
+    ("rules", "config", "places", "lease", "files", "growing", "writers"),
     ("cadence",),
     ("recipes", "devices", "flags", "manifest", "recorded", "tpu"),
     ("checks", "transfer"),

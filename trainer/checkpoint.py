@@ -12,14 +12,17 @@ import json
 import pathlib
 import re
 import shutil
+import tempfile
 import threading
 
 import numpy as np
 import tensorflow as tf
 
+from input_pipeline import bucket
 from trainer.config import UserError
-from trainer.files import cannot_write, sync, writing
+from trainer.files import Unreachable, cannot_write, sync, writing
 from trainer.manifest import damage, delete, files_of, manifest_of, prefix, present, published, sha256, signature
+from trainer.places import Address, place
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # of the name that TensorFlow gives a variable in a checkpoint
 UNREADABLE = (tf.errors.OpError, IndexError, ValueError)  # what TensorFlow raises for a checkpoint that is none
@@ -33,17 +36,22 @@ class NotFinite(UserError):
 
 def restore(folder: pathlib.Path, step: int, variables: dict) -> None:
     """Reads a whole checkpoint into `variables`, all of them. UserError if it is not of this network and optimizer."""
-    path = str(prefix(folder, step))
+    with _here(folder, step) as path:
+        _restore(prefix(folder, step), path, variables)
+
+
+def _restore(name, path: str, variables: dict) -> None:
+    """`restore` of a checkpoint that lies at the prefix `path`, and is called `name`."""
     try:
         contents = _contents(tf.train.load_checkpoint(path))
     except UNREADABLE as error:
-        raise UserError(f"checkpoint {path} cannot be read: {error}; give another --model_dir") from error
+        raise UserError(f"checkpoint {name} cannot be read: {error}; give another --model_dir") from error
     there = {name: tuple(shape) for name, shape in contents.items()}
     wanted = {(group, name): tuple(v.shape) for group, part in variables.items() for name, v in part.items()}
     if there != wanted:
         differing = sorted(name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name))
         first = differing[0]
-        raise UserError(f"checkpoint {path} does not fit this run: {'/'.join(first)} is "
+        raise UserError(f"checkpoint {name} does not fit this run: {'/'.join(first)} is "
                         f"{there.get(first, 'absent')} there and {wanted.get(first, 'absent')} here "
                         f"({len(differing)} differ); give another --model_dir")
     _trackable(variables).read(path).assert_consumed()
@@ -51,24 +59,41 @@ def restore(folder: pathlib.Path, step: int, variables: dict) -> None:
 
 def tensors(folder: pathlib.Path, step: int) -> dict[str, dict]:
     """A checkpoint's tensors by group and path, as restore takes them, as NumPy arrays."""
-    reader = tf.train.load_checkpoint(str(prefix(folder, step)))
-    found: dict[str, dict] = {}
-    for group, name in _contents(reader):
-        found.setdefault(group, {})[name] = reader.get_tensor(f"{group}/{_escape(name)}{SUFFIX}")
-    return found
+    with _here(folder, step) as path:
+        reader = tf.train.load_checkpoint(path)
+        found: dict[str, dict] = {}
+        for group, name in _contents(reader):
+            found.setdefault(group, {})[name] = reader.get_tensor(f"{group}/{_escape(name)}{SUFFIX}")
+        return found
+
+
+@contextlib.contextmanager
+def _here(folder, step: int):
+    """The prefix of a checkpoint on this machine: itself, or of one at gs:// a copy for as long as it is needed."""
+    path = prefix(folder, step)
+    if not isinstance(path, Address):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as work:
+        for file in files_of(folder, step):
+            try:
+                bucket.download(file, pathlib.Path(work, file.name))
+            except OSError as error:
+                raise Unreachable(file, "read", error) from error
+        yield str(pathlib.Path(work, path.name))
 
 
 class Checkpointer:
     """Saves, publishes and retires the checkpoints of one run.
 
-    keep: newest whole checkpoints that are kept. protected(steps): which other steps must stay. UserError if `folder`
-    cannot be written.
+    keep: newest whole checkpoints that are kept. protected(steps): which other steps must stay. before(): called in the saving
+    thread before anything is published. UserError if `folder` cannot be written.
     """
 
-    def __init__(self, folder: pathlib.Path, variables: dict, *, keep: int, protected):
-        self.folder, self.keep, self.protected = pathlib.Path(folder), keep, protected
-        with writing(self.folder):
-            _empty(self.folder / ".writing")  # now, not at the first save: can anything be written here at all?
+    def __init__(self, folder: pathlib.Path, variables: dict, *, keep: int, protected, before=lambda: None):
+        self.folder, self.keep, self.protected, self._before = place(folder), keep, protected, before
+        with writing(self.folder), _workplace(self.folder):  # now, not at the first save: can anything be written here at all?
+            pass
         self._live = [v for part in variables.values() for v in part.values()]
         with tf.device("cpu:0"):
             shadows = {group: {name: tf.Variable(tf.zeros(v.shape, v.dtype), name=name) for name, v in part.items()}
@@ -112,6 +137,7 @@ class Checkpointer:
     def _write(self, step: int) -> None:
         try:
             self._check_finite(step)
+            self._before()
             publish(self.folder, step, self._checkpoint)
             with writing(self.folder):
                 self._whole[step] = signature(self.folder, step)
@@ -167,13 +193,14 @@ def publish(folder: pathlib.Path, step: int, checkpoint: tf.train.Checkpoint) ->
 
     UserError if that cannot be done; what it has written is then gone again, so that there is as much room as before.
     """
-    work = folder / ".writing"
+    folder = place(folder)
     try:
-        with writing(prefix(folder, step)):
+        with writing(prefix(folder, step)), _workplace(folder) as work:
             _publish(folder, work, step, checkpoint)
     except (UserError, tf.errors.OpError) as error:
         with contextlib.suppress(OSError):  # of a disk that fails altogether
-            _empty(work)
+            with _workplace(folder):
+                pass
             if not manifest_of(folder, step).exists():
                 for path in files_of(folder, step):
                     path.unlink(missing_ok=True)
@@ -181,27 +208,48 @@ def publish(folder: pathlib.Path, step: int, checkpoint: tf.train.Checkpoint) ->
 
 
 def _publish(folder: pathlib.Path, work: pathlib.Path, step: int, checkpoint: tf.train.Checkpoint) -> None:
-    _empty(work)
     checkpoint.write(str(work / prefix(folder, step).name))
     files = {}
     for path in files_of(work, step):
         sync(path)
         files[path.name] = {"size": path.stat().st_size, "sha256": sha256(path)}
+        if isinstance(folder, Address):
+            files[path.name]["crc32c"] = bucket.file_crc32c(path)
     for path in files_of(work, step):
-        path.rename(folder / path.name)
+        _move(path, folder / path.name, files[path.name].get("crc32c"))
     sync(folder)
     manifest = manifest_of(work, step)
     manifest.write_text(json.dumps({"step": step, "files": files}, indent=1) + "\n")
     sync(manifest)
-    manifest.rename(folder / manifest.name)
+    _move(manifest, folder / manifest.name)
     sync(folder)
 
 
-def _empty(work: pathlib.Path) -> None:
-    """Makes the folder that a save works in, without what a killed one left there."""
+@contextlib.contextmanager
+def _workplace(folder):
+    """A folder of this machine for a save to work in, without what a killed one left there: `.writing` in a local folder, so
+    that a rename publishes; for one at gs:// a temporary folder, whose files are sent."""
+    if isinstance(folder, Address):
+        with tempfile.TemporaryDirectory(prefix="lockstep-") as work:
+            yield pathlib.Path(work)
+        return
+    work = folder / ".writing"
     if work.exists():
         shutil.rmtree(work)
     work.mkdir(parents=True)
+    yield work
+
+
+def _move(path: pathlib.Path, to, crc32c: str | None = None) -> None:
+    """Gives a finished file its place, in one step. OSError: it did not arrive as it was."""
+    if not isinstance(to, Address):
+        path.rename(to)
+        return
+    # What a kill left there goes first; then only who finds nothing writes: never over another trainer's checkpoint.
+    if crc32c:  # no manifest
+        with contextlib.suppress(FileNotFoundError):
+            bucket.delete(to, generation=bucket.stat(to).generation)
+    bucket.upload(path, to, crc32c or bucket.file_crc32c(path), generation=0)
 
 
 def _trackable(variables: dict) -> tf.train.Checkpoint:

@@ -9,15 +9,15 @@ if __name__ == "__main__":
     signals.install()  # any signal ends it at once: every file it writes is whole or absent
 
 import os
-import pathlib
 import sys
 import time
 
 from absl import flags as absl_flags
 
 from input_pipeline import datasets
-from trainer import flags, manifest, resolve, restored, watch
+from trainer import files, flags, manifest, resolve, restored, watch
 from trainer.config import UserError, data_options
+from trainer.places import place
 from trainer.writers import duration
 
 SPLITS = ("test", "validation", "train")
@@ -48,10 +48,15 @@ def start(values: absl_flags.FlagValues, _: list[str]) -> int:
     """Watches as the flags say."""
     if not values.model_dir:
         raise UserError("--model_dir must name the run to evaluate, such as --model_dir=runs/digits")
+    files.check(values.model_dir, "model_dir", write=True)
     recorded = resolve.read_recorded(values.model_dir)
     if values.run_once and recorded is None:
         raise UserError(f"--model_dir={values.model_dir} has no config.json: no run was started there; give another")
-    return Watcher(values).watch()
+    watcher = Watcher(values)
+    try:
+        return watcher.watch()
+    finally:
+        watcher.leave()
 
 
 class Watcher:
@@ -59,9 +64,10 @@ class Watcher:
 
     def __init__(self, values: absl_flags.FlagValues, clock=time.monotonic, sleep=time.sleep):
         self.flags, self.clock, self.sleep = values, clock, sleep
-        self.folder = pathlib.Path(values.model_dir, "checkpoints")
+        self.folder = place(values.model_dir, "checkpoints")
         self.evaluation, self.announced = None, values.run_once
         self.complaints: set[str] = set()
+        self.lock = None
 
     def watch(self) -> int:
         """Evaluates what is published, again and again. Returns 0 when nothing more can come."""
@@ -92,6 +98,11 @@ class Watcher:
             if now >= say_at and self.say_waiting(now - since):
                 say_at = now + SAY_AGAIN_SECS
             self.sleep(self.flags.poll_secs)
+
+    def leave(self) -> None:
+        """Gives the ledger's lock back."""
+        if self.lock:
+            self.lock.__exit__(None, None, None)
 
     def complain(self, text: str) -> None:
         """Says on stderr what is wrong, once."""
@@ -124,7 +135,7 @@ class Watcher:
     def build(self) -> None:
         """Takes the ledger's lock for good, imports TensorFlow, builds the network."""
         self.lock = watch.Ledger(self.flags.model_dir, self.flags.split).lock()
-        self.lock.__enter__()  # until the process ends
+        self.lock.__enter__()  # until the end: leave()
         recorded = resolve.read_recorded(self.flags.model_dir)
         config = restored.settings(recorded, self.flags.model_dir,
                                    data_dir=self.flags.data_dir or recorded["data_dir"])

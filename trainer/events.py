@@ -32,21 +32,26 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_DOUBLE, DT_FLOAT, DT_STRING
 
+from input_pipeline.bucket import is_address
+from input_pipeline.record_index import framed
 from trainer import files
+from trainer.growing import growing
+from trainer.places import names, place
 
 
 class Events:
     """One process's event file in a folder, which is created. For one writer at a time.
 
     Args:
-      folder: a run to TensorBoard; any path that TensorFlow can write.
+      folder: a run to TensorBoard, on this machine or at gs://.
+      flush_secs: at gs://, flush() writes only if the last time was so many seconds ago; settle() always does.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, *, flush_secs=0):
         with _writing(folder):
-            tf.io.gfile.makedirs(folder)
+            place(folder).mkdir(parents=True, exist_ok=True)
             self._path = os.path.join(folder, _file_name(folder))
-            self._writer = tf.io.TFRecordWriter(self._path)
+            self._writer = _Records(self._path, flush_secs) if is_address(folder) else tf.io.TFRecordWriter(self._path)
         source = SourceMetadata(writer="lockstep.trainer.events")
         self._write(Event(file_version="brain.Event:2", source_metadata=source))
         self.flush()
@@ -111,6 +116,12 @@ class Events:
         with _writing(self._path):
             self._writer.flush()
 
+    def settle(self):
+        """As flush(), and at gs:// at once. Any thread may call."""
+        if isinstance(self._writer, _Records):
+            with _writing(self._path):
+                self._writer.settle()
+
     def close(self):
         """Flushes and closes the file; nothing can be written afterwards."""
         with _writing(self._path):
@@ -134,6 +145,27 @@ def _writing(path):
         yield
     except tf.errors.OpError as error:
         raise files.cannot_write(path, error.message) from error
+    except OSError as error:
+        with files.writing(path):
+            raise error
+
+
+class _Records:
+    """Writes records at gs://. (TensorFlow's writer sends the whole file again at every flush, however long it is.)"""
+
+    def __init__(self, path, flush_secs):
+        self._file, self._least = growing(path), flush_secs
+
+    def write(self, record):
+        self._file.append(framed(record))
+
+    def flush(self):
+        self._file.flush(least=self._least)
+
+    def settle(self):
+        self._file.flush()
+
+    close = settle
 
 
 def _tensor(dtype, shape=(), **content):
@@ -148,7 +180,7 @@ def _file_name(folder):
     the same second, or on a machine whose clock is behind, the time alone would put new before old.
     """
     pattern = re.compile(r"events\.out\.tfevents\.(\d{10})\.")
-    earlier = [int(match[1]) for name in tf.io.gfile.listdir(folder) if (match := pattern.match(name))]
+    earlier = [int(match[1]) for name in names(place(folder)) if (match := pattern.match(name))]
     seconds = max([int(time.time()), *(second + 1 for second in earlier)])
     return f"events.out.tfevents.{seconds:010d}.{socket.gethostname()}.{os.getpid()}"
 

@@ -5,7 +5,6 @@
 """
 import json
 import os
-import pathlib
 import platform
 import subprocess
 from importlib import metadata
@@ -19,6 +18,7 @@ from trainer import checks, inner_loop, muon_sgd, optimizers, schedules, task, t
 from trainer import step as step_lib
 from trainer.config import TRANSIENT, Config, UserError, data_options
 from trainer.evaluate import Evaluation
+from trainer.places import place
 from trainer.resolve import Run
 from trainer.state import State
 
@@ -126,7 +126,7 @@ class Experiment:
 def write_config(config: Config, info: datasets.Info) -> None:
     """config.json: the resolved configuration, the data set's facts (so that a network answers where the data are not),
     package versions, git revision."""
-    folder = pathlib.Path(config.model_dir)
+    folder = place(config.model_dir)
     folder.mkdir(parents=True, exist_ok=True)
     values = {name: value for name, value in vars(config).items() if name not in TRANSIENT}
     versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "absl-py", "tensorboard")}

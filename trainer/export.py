@@ -10,7 +10,8 @@ units, any number of rows, and gives one output:
     predict(images=images)["probabilities"]
 
 Beside it lie classes.json, the names of the outputs in order, and config.json, the run's, with an entry
-`export` that says which checkpoint this is. The folder appears whole, by one rename, or not at all.
+`export` that says which checkpoint this is. The folder appears whole, by one rename, or not at all
+(at gs://: its last file is the one without which it cannot be loaded).
 """
 from trainer import signals
 
@@ -22,12 +23,17 @@ import os
 import pathlib
 import shutil
 import sys
+import tempfile
 
 from absl import flags as absl_flags
 
+from input_pipeline import bucket
 from trainer import files, flags, restored
 from trainer.config import UserError
+from trainer.places import Address, place
 from trainer.rules import shown
+
+LAST = "saved_model.pb"  # what makes a folder a SavedModel
 
 
 def define() -> absl_flags.FlagValues:
@@ -51,7 +57,7 @@ def export(values: absl_flags.FlagValues, _: list[str]) -> int:
     ready = restored.load(found)
     write(ready, output)
     sizes = ", ".join(map(str, found.info.input_shape))
-    print(f"exported {ready} to {shown(output)}: {ready.task.input_name} [n, {sizes}] float32 in raw units "
+    print(f"exported {ready} to {shown(str(output))}: {ready.task.input_name} [n, {sizes}] float32 in raw units "
           f"-> {ready.task.output_name} [n, {', '.join(map(str, ready.task.output_shape))}] float32")
     return 0
 
@@ -60,8 +66,13 @@ def check_output(text: str | None) -> pathlib.Path:
     """The folder to write. UserError if it exists or cannot be made."""
     if not text:
         raise UserError("--output must name the folder to write, such as --output=exported")
+    if bucket.is_address(text):
+        files.check(text, "output", write=True)
+        if place(text).is_dir():
+            raise UserError(f"--output={shown(text)} must not exist, and something lies there; remove it, or give another")
+        return place(text)
     if "://" in text:
-        raise UserError(f"--output={shown(text)} must be a folder, not an address; copy it there afterwards")
+        raise UserError(f"--output={shown(text)} must be a folder, on this machine or at gs://; copy it there afterwards")
     output = pathlib.Path(os.path.abspath(os.path.expanduser(text)))
     if os.path.lexists(output):
         raise UserError(f"--output={shown(text)} must not exist, {shown(output)} does; remove it, "
@@ -79,7 +90,11 @@ def write(ready: restored.Restored, output: pathlib.Path) -> None:
     """Writes the export under a temporary name beside `output`, flushes it to the disk, and renames it.
 
     UserError if the disk does not take it. A kill -9 leaves the temporary folder, `.NAME.PID`.
+
+    For one at gs:// the files are sent from a temporary folder, `saved_model.pb` last: without it nothing can be loaded.
     """
+    if isinstance(output, Address):
+        return _send(ready, output)
     work = output.with_name(f".{output.name}.{os.getpid()}")
 
     def leave(number: int) -> None:  # in the watching thread
@@ -108,6 +123,14 @@ def write(ready: restored.Restored, output: pathlib.Path) -> None:
         signals.on_signal(None)
 
 
+def _send(ready: restored.Restored, output: Address) -> None:
+    with tempfile.TemporaryDirectory(prefix="lockstep-") as work, files.writing(output):
+        _fill(ready, pathlib.Path(work))
+        paths = [path for path in sorted(pathlib.Path(work).rglob("*")) if path.is_file()]
+        for path in sorted(paths, key=lambda path: path.name == LAST):
+            bucket.upload(path, output / path.relative_to(work).as_posix(), bucket.file_crc32c(path))
+
+
 def _fill(ready: restored.Restored, folder: pathlib.Path) -> None:
     """The SavedModel and both JSON files."""
     import tensorflow as tf
@@ -118,7 +141,7 @@ def _fill(ready: restored.Restored, folder: pathlib.Path) -> None:
     except tf.errors.OpError as error:  # a full disk, say
         raise OSError(error.message) from error
     found = ready.found
-    recorded = json.loads(pathlib.Path(found.config.model_dir, "config.json").read_text())
+    recorded = files.read_json(place(found.config.model_dir, "config.json"))
     exported = {"step": found.step, "weights": ready.kind}
     for name, value in {"classes": list(found.classes), "config": {**recorded, "export": exported}}.items():
         (folder / f"{name}.json").write_text(json.dumps(value, indent=1) + "\n")

@@ -8,17 +8,18 @@ but the export. The folder of --model_dir is only read. A failing stage's output
 is the result.
 """
 import contextlib
+import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-from trainer import resolve, restored, signals
+from trainer import files, resolve, restored, signals
 from trainer.config import UserError
+from trainer.places import place
 from trainer.rules import shown, text_of
 
 TRAIN = ("--nofast_dev_run", "--nodownload", "--train_epochs=0", "--early_stop_evals=0", "--summary_steps=1",
@@ -39,7 +40,7 @@ def run(run: resolve.Run, argv: list[str]) -> int:
         model_dir = pathlib.Path(folder, "run")
         model_dir.mkdir()
         if run.recorded is not None:  # the command would go on with what is recorded there
-            shutil.copy(pathlib.Path(run.config.model_dir, "config.json"), model_dir)
+            (model_dir / "config.json").write_text(json.dumps(files.read_json(place(run.config.model_dir, "config.json"))))
         return Stages(pathlib.Path(folder, "output")).run(stages(run, argv, model_dir))
 
 

@@ -5,18 +5,24 @@
     with files.exclusive("runs/digits/train/.lock", "another trainer works on runs/digits"): ...
     files.held("runs/digits/train/.lock")                 # whether a living process holds it
     with files.writing("runs/digits/train"): ...          # an OSError becomes one line that says what to do
+    files.check("gs://bucket/run", "model_dir")           # a place at gs:// that cannot be used: one line, at once
+
+All of them take a folder of this machine or one at gs:// (`places`), where an object is written whole by one request.
 """
 import contextlib
 import errno
 import fcntl
 import json
 import os
-import pathlib
 import re
 import stat
 import time
 
-from trainer.rules import UserError
+from input_pipeline import bucket
+from trainer import lease
+from trainer.lease import Held
+from trainer.places import Address, place
+from trainer.rules import UserError, shown
 
 LARGEST_BYTES = 1 << 20  # of a small file
 PATIENCE_SECS = 3  # for a lock whose holder is just ending
@@ -25,20 +31,39 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-class Held(UserError):
-    """Another process holds a lock."""
+class Unreachable(UserError):
+    """Storage at gs:// that does not give or take what it should. If it does not answer, the exit code is that of a crash: the
+    same command may work later, so a launcher may restart it."""
+
+    def __init__(self, path: str | os.PathLike, verb: str, error: OSError):
+        super().__init__(f"{os.fspath(path)} cannot be {verb}: {error.strerror or error}; see to that, then give the same command "
+                         "again: what was saved is untouched")
+        self.exit_code = 1 if isinstance(error, ConnectionError) else 2
+
+
+def check(path: str | os.PathLike, flag: str, *, write: bool = False) -> None:
+    """UserError, which names the flag, if `path` is at gs:// and cannot be read there, or with `write` be written."""
+    if bucket.is_address(path):
+        try:
+            bucket.check(path, write=write)
+        except OSError as error:
+            raise UserError(f"--{flag}={shown(os.fspath(path))} cannot be {'written' if write else 'read'}: "
+                            f"{error.strerror}") from None
 
 
 def read_json(path: str | os.PathLike):
     """What a small file holds. FileNotFoundError: there is none. ValueError: what is wrong with it, in words."""
+    path = place(path)
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe, say
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError("it is not a file")
-            data = file.read(LARGEST_BYTES + 1)
+        if isinstance(path, Address):
+            data = bucket.read_ranges([(path, 0, LARGEST_BYTES + 1)])[0]
+        else:
+            data = _read_file(path)
     except FileNotFoundError:
         raise
     except OSError as error:
+        if isinstance(path, Address):
+            raise Unreachable(path, "read", error) from None
         raise ValueError(error.strerror) from None
     if len(data) > LARGEST_BYTES:
         raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
@@ -48,9 +73,21 @@ def read_json(path: str | os.PathLike):
         raise ValueError("it is nested without end") from None
 
 
+def _read_file(path: str | os.PathLike) -> bytes:
+    """The first bytes of a small file of this machine, which may be a pipe, say."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a pipe, say
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is not a file")
+        return file.read(LARGEST_BYTES + 1)
+
+
 def write_whole(path: str | os.PathLike, text: str) -> None:
     """Replaces a small file as a whole or not at all. For one writer at a time."""
-    path = pathlib.Path(path)
+    path = place(path)
+    if isinstance(path, Address):
+        with writing(path):
+            bucket.write(path, text.encode())
+        return
     temporary = path.with_name(f".{path.name}.writing")
     with writing(path):
         try:
@@ -66,7 +103,9 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
 
 
 def sync(path: str | os.PathLike) -> None:
-    """Flushes a file or a folder to the disk."""
+    """Flushes a file or a folder to the disk. (What was written to gs:// is there.)"""
+    if isinstance(path, Address):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -80,6 +119,8 @@ def writing(path: str | os.PathLike):
     try:
         yield
     except OSError as error:
+        if bucket.is_address(error.filename or path):
+            raise Unreachable(error.filename or path, "written", error) from error
         raise cannot_write(error.filename or path, error.strerror or str(error)) from error
 
 
@@ -101,7 +142,13 @@ def cannot_write(path: str | os.PathLike, reason: str) -> UserError:
 def exclusive(path: str | os.PathLike, message: str, *, patience: float = PATIENCE_SECS):
     """Holds a lock that a dead process does not hold. Held, with `message`, if a living one keeps it for so many seconds;
     UserError if the file system has no locks, or no room."""
-    path = pathlib.Path(path)
+    path = place(path)
+    if isinstance(path, Address):
+        with contextlib.ExitStack() as stack:
+            with writing(path):
+                stack.enter_context(lease.hold(path, message, patience=patience))
+            yield
+        return
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)
@@ -119,6 +166,8 @@ def exclusive(path: str | os.PathLike, message: str, *, patience: float = PATIEN
 
 def held(path: str | os.PathLike) -> bool:
     """Whether a living process, on this machine or one that shares its locks, holds the lock of `exclusive`."""
+    if isinstance(path, Address):
+        return lease.held(path)
     try:
         with open(path, "rb") as file:
             return not _lock(file, fcntl.LOCK_SH)  # for microseconds: a process that wants it just then is patient

@@ -86,7 +86,7 @@ def read(argv: list[str], values: flags.FlagValues) -> list[str]:
 
 def command(argv: list[str], values: flags.FlagValues, run: Callable[[flags.FlagValues, list[str]], int], *, name: str,
             doc: str, arguments: bool = False) -> int:
-    """A command's main: its help, its flags, `run(values, arguments)`, and a UserError as one line with code 2.
+    """A command's main: its help, its flags, `run(values, arguments)`, and a UserError as one line with its code, 2.
 
     arguments: whether it takes what is no flag.
     """
@@ -100,7 +100,7 @@ def command(argv: list[str], values: flags.FlagValues, run: Callable[[flags.Flag
         return run(values, rest)
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
 
 
 def _rule(flag: flags.Flag) -> Rule | None:

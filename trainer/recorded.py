@@ -7,10 +7,10 @@ On resume the recorded values stand. A flag may change those that `config.may_ch
 threads, the data's place); any other value must be the recorded one.
 """
 import json
-import pathlib
 
 from trainer import files, manifest
 from trainer.config import FIELDS, TRANSIENT, Config, UserError, may_change, rule
+from trainer.places import place
 from trainer.rules import shown
 
 # Options that a run resolves, and the values that leave them to the run: on resume these are no opinion.
@@ -22,13 +22,15 @@ NEEDED = tuple(name for name in FIELDS if not may_change(name) or name == "train
 
 def read_recorded(model_dir: str) -> dict | None:
     """Every option as recorded in `model_dir`/config.json, None where there is no such file. UserError: it is wrong."""
-    path = pathlib.Path(model_dir, "config.json")
+    path = place(model_dir, "config.json")
     try:
         return _checked(files.read_json(path))
     except FileNotFoundError:
         return None
     except RecursionError:  # of _checked
         reason = "it is nested without end"
+    except files.Unreachable:
+        raise
     except ValueError as error:
         reason = str(error)
     raise UserError(f"{path} is not a run's configuration ({reason}); restore it, or give another --model_dir")
@@ -59,7 +61,7 @@ def _checked(content) -> dict:
 
 def check_absent(model_dir: str) -> None:
     """UserError where a run's checkpoints are without its configuration: another one would be trained on from there."""
-    folder = pathlib.Path(model_dir, "checkpoints")
+    folder = place(model_dir, "checkpoints")
     if folder.is_dir() and manifest.published(folder):
         raise UserError(f"--model_dir={shown(model_dir)} has checkpoints, but no config.json; "
                         "restore it, or give another")

@@ -11,8 +11,9 @@ import pathlib
 import re
 
 from input_pipeline import datasets
+from input_pipeline.bucket import SCHEME
 from models import registry
-from trainer import checks, devices, manifest, names, recipes, transfer
+from trainer import checks, devices, files, manifest, names, recipes, transfer
 from trainer.config import FIELDS, Config, UserError, data_options
 from trainer.recorded import check_absent, merge, read_recorded
 from trainer.rules import LARGEST_INTEGER, shown, suggestion
@@ -80,12 +81,14 @@ def _start(recipe: Config, given: dict) -> Config:
 
 
 def _check_model_dir(model_dir: str) -> None:
-    """UserError unless `model_dir` is a folder that can be written, or can be made."""
+    """UserError unless `model_dir` is a folder that can be written, or can be made, here or at gs://."""
     def wrong(why: str):
         raise UserError(f"--model_dir={shown(model_dir)} must be a folder that can be written, {why}; give another")
 
     if re.match(r"[a-z][a-z0-9+.-]*://", model_dir):
-        wrong("not an address: mount what is there")
+    if model_dir.startswith(SCHEME):
+        return files.check(model_dir, "model_dir", write=True)
+        wrong("not an address, but one at gs://: mount what is there")
     path = pathlib.Path(model_dir).absolute()
     while True:
         try:
@@ -143,7 +146,10 @@ def _durations(config: Config, given: dict, info: datasets.Info, *, fresh: bool)
     decay = tuple(step for step in config.decay_steps if step)
     if not decay and config.decay_epochs:
         decay = (max(1, int(steps("decay_epochs"))),)
-    return dataclasses.replace(config, decay_steps=decay or (config.train_steps,))
+    config = dataclasses.replace(config, decay_steps=decay or (config.train_steps,))
+    if "warmup_steps" not in given and config.lr_schedule in ("cosine", "linear"):  # a recipe's, in a shorter run
+        config = dataclasses.replace(config, warmup_steps=min(config.warmup_steps, config.decay_steps[0] // 10))
+    return config
 
 
 def _last_checks(config: Config, given: dict, info: datasets.Info, plan: devices.Plan) -> Config:
@@ -161,6 +167,8 @@ def _last_checks(config: Config, given: dict, info: datasets.Info, plan: devices
     if not _has_checkpoint(config.model_dir):
         transfer.check(config)
     if config.init_from and not _has_checkpoint(config.model_dir) and not _has_checkpoint(config.init_from):
+    if config.init_from:
+        files.check(config.init_from, "init_from")
         raise UserError(f"--init_from={shown(config.init_from)} must be a --model_dir with a checkpoint, or the "
                         "prefix of one (M/checkpoints/ckpt-00001000); nothing is there")
     precision = config.precision
@@ -171,7 +179,7 @@ def _last_checks(config: Config, given: dict, info: datasets.Info, plan: devices
 
 def _has_checkpoint(path: str) -> bool:
     """Whether `path` is a run's folder with a published checkpoint, or the prefix of a checkpoint."""
-    folder, name = os.path.join(path, "checkpoints"), os.path.basename(path)
-    if os.path.isdir(folder) and manifest.published(pathlib.Path(folder)):
+    folder, name = place(path, "checkpoints"), os.path.basename(path)
+    if folder.is_dir() and manifest.published(folder):
         return True
-    return os.path.isfile(f"{path}.index") and re.fullmatch(r"ckpt-[0-9]{8,}", name) is not None
+    return place(f"{path}.index").is_file() and re.fullmatch(r"ckpt-[0-9]{8,}", name) is not None

@@ -8,7 +8,6 @@ It needs the run's folder and nothing else: the data set's facts are those that 
 `strategy` and `weights` are the parts that the separate evaluator shares.
 """
 import dataclasses
-import json
 import os
 import pathlib
 import sys
@@ -17,8 +16,9 @@ import typing
 from absl import flags as absl_flags
 
 from input_pipeline import datasets
-from trainer import devices, manifest, quiet, watch
+from trainer import devices, files, manifest, quiet, watch
 from trainer.config import Config, UserError
+from trainer.places import place
 from trainer.recorded import read_recorded
 from trainer.rules import shown
 
@@ -86,11 +86,12 @@ def find(model_dir: str | None, step: str | None = None) -> Found:
     if step not in (None, "best", "latest") and not (step.isascii() and step.isdigit()):
         raise UserError(f"--step={shown(step)} must be the number of a step, best or latest")
     model_dir = os.path.expanduser(model_dir)
+    files.check(model_dir, "model_dir")
     recorded = read_recorded(model_dir)
     if recorded is None:
         raise UserError(f"--model_dir={shown(model_dir)} has no config.json: no run was started there; "
                         "give another")
-    folder = pathlib.Path(model_dir, "checkpoints")
+    folder = place(model_dir, "checkpoints")
     published = manifest.published(folder)
     if not published:
         raise UserError(f"--model_dir={shown(model_dir)} has no checkpoint yet; wait for one, "
@@ -153,7 +154,7 @@ def load(found: Found) -> Restored:
 
     from input_pipeline import augment
     from trainer import evaluate, experiment, task
-    folder = pathlib.Path(config.model_dir, "checkpoints")
+    folder = place(config.model_dir, "checkpoints")
     try:
         kind, values = next(iter(weights(folder, found.step).items()))
     except Exception as error:  # TensorFlow raises several kinds; the trainer may have retired it meanwhile
@@ -203,9 +204,9 @@ def _best_step(model_dir: str) -> int | None:
 
 def _read_info(model_dir: str) -> datasets.Info:
     """The data set's facts as experiment.write_config recorded them. UserError if absent or wrong."""
-    path = pathlib.Path(model_dir, "config.json")
+    path = place(model_dir, "config.json")
     try:
-        data = json.loads(path.read_text())["data"]
+        data = files.read_json(path)["data"]
         shape, classes = tuple(data["input_shape"]), tuple(data["classes"])
         target = tuple(data["target_shape"]) if data.get("target_shape") else None
         for name, sizes, ranks in ("input_shape", shape, (2, 3)), ("target_shape", target or (1,), (1,)):
@@ -217,5 +218,5 @@ def _read_info(model_dir: str) -> datasets.Info:
         return datasets.Info(name=data["name"], input_shape=shape, target_shape=target, classes=classes,
                              splits=tuple(data["examples"]), **examples)
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(f"{shown(path)} does not describe the data set ({type(error).__name__}: {error}); "
+        raise UserError(f"{shown(str(path))} does not describe the data set ({type(error).__name__}: {error}); "
                         "give the training command once more, which writes it") from None

@@ -3,18 +3,18 @@
     step, how = start.begin(experiment, run)
 """
 import json
-import pathlib
 import sys
 
 from trainer import checkpoint, distribution, manifest, summaries, transfer, watch
 from trainer.config import UserError
 from trainer.experiment import Experiment
+from trainer.places import place
 from trainer.resolve import Run
 
 
 def begin(experiment: Experiment, run: Run) -> tuple[int, str]:
     """Fills the state: resumed from the newest whole checkpoint, warm from another run's, or fresh. (step, how)"""
-    config, folder = run.config, pathlib.Path(run.config.model_dir, "checkpoints")
+    config, folder = run.config, place(run.config.model_dir, "checkpoints")
     step, notes = manifest.newest_whole(folder)
     notes = [f"{note}; it is set aside" for note in notes]
     watch.done(config.model_dir, notes.append)
@@ -41,9 +41,9 @@ def begin(experiment: Experiment, run: Run) -> tuple[int, str]:
 
 def warm_start(experiment: Experiment, source: str) -> str:
     """Takes the weights of another run (averages where it has them); says which, and which it could not take."""
-    folder = pathlib.Path(source, "checkpoints")
-    if pathlib.Path(source + ".index").exists():
-        folder, step = pathlib.Path(source).parent, int(source.rsplit("-", 1)[1])
+    folder = place(source, "checkpoints")
+    if place(source + ".index").exists():
+        folder, step = place(source).parent, int(source.rsplit("-", 1)[1])
     else:
         step, _ = manifest.newest_whole(folder)
     wrong = manifest.damage(folder, step) if step in manifest.published(folder) else ""

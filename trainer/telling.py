@@ -7,16 +7,17 @@
 """
 import datetime
 import hashlib
-import os
-import pathlib
 
 from trainer import summaries
 from trainer.cadence import every
 from trainer.events import Events
 from trainer.experiment import Experiment
+from trainer.places import place
 from trainer.resolve import Run
 from trainer.stopwatch import Stopwatch
 from trainer.writers import Console, JsonLines, console_line, duration
+
+FLUSH_SECS = 30  # at most until lines and summaries can be seen at gs://; before a checkpoint is published they are there
 
 
 class Telling:
@@ -29,12 +30,12 @@ class Telling:
         self._timed = self._told_timed = 0
         self._waited = 0.0
         self._rates = {}  # of the last line, for the summaries
-        folder = pathlib.Path(run.config.model_dir, "train")
-        self._metrics = JsonLines(folder / "metrics.jsonl")
+        self.slowest = lambda: ""  # which worker the others wait for
+        folder = place(run.config.model_dir, "train")
+        self._metrics = JsonLines(folder / "metrics.jsonl", flush_secs=FLUSH_SECS)
         if self._chief:
-            if os.path.exists(self._metrics.path):
-                self._metrics.drop_after(start)
-            self._events = Events(str(folder))
+            self._metrics.drop_after(start)
+            self._events = Events(str(folder), flush_secs=FLUSH_SECS)
             self._events.restart(start)
             summaries.start(self._events, start, experiment.model, vars(run.config),
                             summaries.layer_table(experiment.model))
@@ -89,9 +90,16 @@ class Telling:
     def close(self) -> None:
         """Everything is in the files."""
         if self._chief:
+    def settle(self) -> None:
+        """What was told so far is in the files, whoever reads them. Any thread may call."""
+        if self._chief:
+            self._metrics.flush()
+            self._events.settle()
+
             self._events.close()
 
     def _running_means(self) -> dict[str, float]:
+            self._metrics.flush()
         """The task's metrics over the epoch so far; none as long as all its steps were skipped."""
         *sums, count = self._experiment.state.epoch_sums.numpy()
         names = self._experiment.task.train_metrics

@@ -9,7 +9,6 @@ checkpoint's step has told is in the files, and a restart drops what lies beyond
 import contextlib
 import json
 import os
-import pathlib
 import sys
 
 import numpy as np
@@ -20,6 +19,7 @@ from trainer import start as start_lib
 from trainer.cadence import every, next_event, shown
 from trainer.experiment import Experiment, write_config
 from trainer.inline import InlineEvaluation
+from trainer.places import place
 from trainer.resolve import Run
 from trainer.stopwatch import Stopwatch
 from trainer.telling import Telling
@@ -31,7 +31,7 @@ COMPLETE, EARLY_STOP = "complete", "early stop"  # why training ended, in DONE
 
 def run(run: Run) -> int:
     """Trains; returns the exit code. UserError for what only the devices, the data or a checkpoint could show."""
-    config, chief, folder = run.config, run.plan.is_chief, pathlib.Path(run.config.model_dir)
+    config, chief, folder = run.config, run.plan.is_chief, place(run.config.model_dir)
     stopwatch = Stopwatch()
     with contextlib.ExitStack() as stack:
         starting = stack.enter_context(contextlib.ExitStack())
@@ -60,7 +60,7 @@ def run(run: Run) -> int:
 
 def write_done(config, step: int, why: str) -> None:
     """DONE: training ended, for this number of steps."""
-    watch.write_whole(pathlib.Path(config.model_dir, "DONE"),
+    watch.write_whole(place(config.model_dir, "DONE"),
                       json.dumps({"step": step, "train_steps": config.train_steps, "why": why}) + "\n")
 
 
@@ -76,11 +76,11 @@ class Trainer:
     def __init__(self, run: Run, experiment: Experiment, start: int, console: Console, stopwatch: Stopwatch):
         self.run, self.config, self.experiment, self.console = run, run.config, experiment, console
         self.stopwatch, self.start, self.chief = stopwatch, start, run.plan.is_chief
-        folder = pathlib.Path(self.config.model_dir)
+        folder = place(self.config.model_dir)
         self.telling = Telling(run, experiment, console, stopwatch, start=start)
         self.keeper = checkpoint.Checkpointer(
             folder / "checkpoints", experiment.state.variables(), keep=self.config.keep_checkpoints,
-            protected=lambda old: watch.protected(folder, old)) if self.chief else None
+            protected=lambda old: watch.protected(folder, old), before=self.telling.settle) if self.chief else None
         self.inline = InlineEvaluation(run, experiment, say=console.message)
 
     def train(self, batches) -> int:

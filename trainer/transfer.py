@@ -11,6 +11,8 @@ import os
 import re
 import typing
 
+from input_pipeline import storage
+from trainer import files
 from trainer.config import Config, UserError
 from trainer.rules import shown
 
@@ -29,7 +31,8 @@ def check(config: Config) -> None:
         return
     said = f"--pretrained_weights={shown(text)}"
     if text != IMAGENET:
-        if not os.path.isfile(text):
+        files.check(text, "pretrained_weights")
+        if not storage.is_file(text):
             raise UserError(f"{said} must be a file ({', '.join(ENDINGS)}) or {IMAGENET}; there is none")
         if not text.endswith(ENDINGS):
             raise UserError(f"{said} must end in {' or '.join(ENDINGS)}; give such a file")
@@ -48,10 +51,10 @@ def find(config: Config) -> str | None:
     name = config.model.removeprefix("applications/").lower()
     own = config.top == "own"
     try:
-        files = sorted(os.listdir(folder))
+        names = storage.listing(folder)
     except OSError:
         return None
-    for file in files:
+    for file in names:
         plain = file.lower().replace("_", "")
         if file.endswith(ENDINGS) and re.match(rf"{name}(?!v[0-9])", plain) and ("notop" in plain) != own:
             return os.path.join(folder, file)
@@ -78,6 +81,7 @@ def load(config: Config, model: "keras.Model") -> str:
     try:
         if path is None:
             return f"weights of ImageNet: {pretrained.load_imagenet(model, config.model)}"
-        return f"weights of {path}: {pretrained.load(model, path)}"
+        with storage.local_copy(path) as copy:
+            return f"weights of {path}: {pretrained.load(model, copy)}"
     except Exception as error:  # Keras's download raises many kinds
         raise UserError(f"--pretrained_weights={shown(config.pretrained_weights)}: {error}") from error

@@ -11,13 +11,13 @@
 """
 import json
 import os
-import pathlib
 import time
 
 from trainer import files, manifest
 from trainer.config import UserError
 from trainer.files import exclusive, write_whole
 from trainer.names import score
+from trainer.places import children, place
 from trainer.recorded import read_recorded
 from trainer.writers import JsonLines
 
@@ -33,10 +33,10 @@ class Ledger:
     """
 
     def __init__(self, model_dir: str | os.PathLike, split: str, *, best: str | None = None):
-        self.folder = pathlib.Path(model_dir, "eval", split)
+        self.folder = place(model_dir, "eval", split)
         self.best_metric = best
-        self._metrics = JsonLines(self.folder / "metrics.jsonl")
-        self._skipped = JsonLines(self.folder / "skipped.jsonl")
+        self._metrics = JsonLines(self.folder / "metrics.jsonl", shared=True)
+        self._skipped = JsonLines(self.folder / "skipped.jsonl", shared=True)
 
     def lock(self, *, patience: float = files.PATIENCE_SECS):
         """Held while evaluating, by a separate evaluator all its life. files.Held if another process holds it."""
@@ -127,9 +127,11 @@ class Ledger:
 
 def ledgers(model_dir: str | os.PathLike, **options) -> list[Ledger]:
     """The ledger of every split that was evaluated."""
-    root = pathlib.Path(model_dir, "eval")
-    return [Ledger(model_dir, folder.name, **options) for folder in sorted(root.iterdir()) if folder.is_dir()] \
-        if root.is_dir() else []
+    try:
+        splits, _ = children(place(model_dir, "eval"))
+    except FileNotFoundError:
+        return []
+    return [Ledger(model_dir, split, **options) for split in splits]
 
 
 def protected(model_dir: str | os.PathLike, old: list[int]) -> set[int]:
@@ -148,7 +150,7 @@ def protected(model_dir: str | os.PathLike, old: list[int]) -> set[int]:
         # The oldest stays longest: the evaluator takes the oldest first, and is busy with it.
         too_many = waiting[1:len(waiting) - KEEP_UNEVALUATED + 1] if len(waiting) > KEEP_UNEVALUATED else []
         for step in waiting:
-            age = _age(pathlib.Path(model_dir, "checkpoints"), step)
+            age = _age(place(model_dir, "checkpoints"), step)
             if step in too_many:
                 ledger.skip(step, f"retired by the trainer: more than {KEEP_UNEVALUATED} checkpoints waited")
             elif age > KEEP_UNEVALUATED_SECONDS:
@@ -160,23 +162,23 @@ def protected(model_dir: str | os.PathLike, old: list[int]) -> set[int]:
 
 def newest(model_dir: str | os.PathLike) -> tuple[int, float] | None:
     """The newest checkpoint's step, and how many seconds ago it was published. None: there is none."""
-    folder = pathlib.Path(model_dir, "checkpoints")
+    folder = place(model_dir, "checkpoints")
     step = max(manifest.published(folder), default=None)
     return None if step is None else (step, _age(folder, step))
 
 
 def trains(model_dir: str | os.PathLike) -> bool:
     """Whether a trainer works on this run now."""
-    return files.held(pathlib.Path(model_dir, "train", ".lock"))
+    return files.held(place(model_dir, "train", ".lock"))
 
 
-def _age(folder: pathlib.Path, step: int) -> float:
+def _age(folder, step: int) -> float:
     """Seconds since the checkpoint was published."""
     return time.time() - manifest.manifest_of(folder, step).stat().st_mtime
 
 
 def _read(lines: JsonLines) -> list[dict]:
-    return JsonLines.read(lines.path) if os.path.exists(lines.path) else []
+    return JsonLines.read(lines.path) if lines.exists() else []
 
 
 def done(model_dir: str | os.PathLike, complain=lambda text: None) -> dict | None:
@@ -184,7 +186,7 @@ def done(model_dir: str | os.PathLike, complain=lambda text: None) -> dict | Non
 
     complain: is told what is wrong with a damaged one, which counts as none.
     """
-    path = pathlib.Path(model_dir, "DONE")
+    path = place(model_dir, "DONE")
     try:
         facts = files.read_json(path)
         kinds = {name: type(facts.get(name)) for name in ("step", "train_steps", "why")} if isinstance(facts, dict) else {}
@@ -192,6 +194,8 @@ def done(model_dir: str | os.PathLike, complain=lambda text: None) -> dict | Non
             raise ValueError("it has no step, train_steps or why")
     except FileNotFoundError:
         return None
+    except files.Unreachable:
+        raise
     except ValueError as error:
         complain(f"{path} is damaged ({error}), and taken for absent")
         return None

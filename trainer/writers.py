@@ -16,8 +16,6 @@ understands; read() turns them back into floats, so no record may hold these thr
     console.close()
 """
 
-import contextlib
-import errno
 import itertools
 import json
 import math
@@ -27,6 +25,7 @@ import threading
 import time
 
 from trainer import files
+from trainer.growing import growing
 from trainer.rules import UserError
 
 LONGEST_LINE = 1 << 20  # bytes
@@ -38,10 +37,25 @@ class JsonLines:
     """A file of records, one JSON object a line, each with an integer `step`.
 
     For one writer at a time; readers need no lock. Nothing is touched before the first append().
+
+    Args:
+      flush_secs: at gs://, where every write is one of the whole file, lines wait so long for it; flush() writes them now.
+      shared: other processes append, too, one at a time.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, *, flush_secs=0, shared=False):
         self.path = os.fspath(path)
+        self._file = growing(path, shared=shared)
+        self._least = flush_secs
+
+    def exists(self):
+        """Whether there is such a file."""
+        return _size(self._file) is not None
+
+    def flush(self):
+        """Who reads the file now sees all that was appended; a folder's shows it at once. UserError as append()."""
+        with files.writing(self.path):
+            self._file.flush()
 
     def append(self, *records):
         """Appends the records, all of them in one write: numbers in full, numpy scalars as plain numbers.
@@ -52,9 +66,10 @@ class JsonLines:
         """
         data = b"".join(_encode(record) for record in records)
         with files.writing(self.path):
-            if _last_byte(self.path) not in (b"", b"\n"):
+            if self._file.last_byte() not in (b"", b"\n"):
                 self.drop_after(math.inf)  # a writer was killed in its write: else this line would join its rest
-            _append(self.path, data)
+            self._file.append(data)
+            self._file.flush(least=self._least)
 
     def drop_after(self, step):
         """Removes the lines whose step is greater than `step`, and an incomplete last line.
@@ -68,19 +83,18 @@ class JsonLines:
         Raises:
           UserError: a damaged line; names file and line. Or the disk is full; the file is as before.
         """
-        try:
-            size = os.path.getsize(self.path)
-        except FileNotFoundError:
+        size = _size(self._file)
+        if size is None:
             return 0
         removed = kept = 0
-        for line, record in _lines(self.path):
+        for line, record in _lines(self._file):
             if record["step"] > step:
                 removed += 1
             else:
                 kept += len(line)
         if kept != size:
             with files.writing(self.path):
-                _replace(self.path, (line for line, record in _lines(self.path) if record["step"] <= step))
+                self._file.replace(line for line, record in _lines(self._file) if record["step"] <= step)
         return removed
 
     @staticmethod
@@ -91,11 +105,15 @@ class JsonLines:
           UserError: a damaged line; names file and line. Or a file that is too large to be one of ours.
           FileNotFoundError: no such file.
         """
-        if os.path.getsize(path) > LARGEST_READ:
+        file = growing(path)
+        size = _size(file)
+        if size is None:
+            raise FileNotFoundError(2, "No such file or directory", os.fspath(path))
+        if size > LARGEST_READ:
             raise UserError(f"{os.fspath(path)} has more than {LARGEST_READ} bytes; restore the file, or move it away")
         return [
             {name: float(value) if value in _NOT_FINITE else value for name, value in record.items()}
-            for _, record in _lines(path)
+            for _, record in _lines(file)
         ]
 
 
@@ -113,13 +131,21 @@ def _encode(record):
         raise ValueError(f"record {record}: values must be numbers or text: {error}") from None
 
 
-# The only functions that touch a metrics file: other kinds of storage have to offer these.
-
-
-def _lines(path):
-    """The whole lines of a file, one after the other, as pairs of the line's bytes and its record."""
+def _size(file):
+    """The bytes of a growing file; None if there is none."""
     try:
-        with open(path, "rb") as file:
+        return file.size()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise files.Unreachable(file.path, "read", error) from None
+
+
+def _lines(found):
+    """The whole lines of a file, one after the other, as pairs of the line's bytes and its record."""
+    path = found.path
+    try:
+        with found.open() as file:
             for number in itertools.count(1):
                 line = file.readline(LONGEST_LINE)
                 if not line.endswith(b"\n") and len(line) < LONGEST_LINE:
@@ -138,46 +164,6 @@ def _lines(path):
         raise
     except OSError as error:
         raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}; restore the file") from None
-
-
-def _last_byte(path):
-    """The last byte of the file; none if it is empty or missing."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
-            return file.read()
-    except FileNotFoundError:
-        return b""
-
-
-def _append(path, data):
-    """Appends in one write, all of `data` or none of it."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        size = os.fstat(descriptor).st_size
-        written = os.write(descriptor, data)
-        if written != len(data):
-            os.ftruncate(descriptor, size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-    finally:
-        os.close(descriptor)
-
-
-def _replace(path, lines):
-    """Makes `lines` the content of the file, which at every moment, power cuts too, is the old or the new."""
-    temporary = path + ".tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    files.sync(os.path.dirname(path) or ".")
 
 
 def console_line(now, step, loss, examples_per_second, seconds_per_step, extra=""):

@@ -13,7 +13,7 @@ import shard_files
 import tensorflow as tf
 from test_series import lines as months
 
-from input_pipeline import augment, bucket, datasets, pipeline, record_index, shards, storage, tfrecord
+from input_pipeline import augment, bucket, bucket_calls, datasets, pipeline, record_index, shards, storage, tfrecord
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def store(service, monkeypatch):
     gcs.use(service, monkeypatch)
     tfrecord._found_once.cache_clear()
     yield service
-    bucket._client.cache_clear()
+    bucket_calls.client.cache_clear()
 
 
 def test_an_object_is_what_was_written_and_no_other_generation_is_replaced(store):
@@ -107,7 +107,7 @@ def test_what_does_not_work_is_said_within_a_bound(store, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        bucket._client.cache_clear()
+        bucket_calls.client.cache_clear()
         begun = time.monotonic()
         with pytest.raises(ConnectionError, match="does not answer in time"):
             bucket.check("gs://bucket/run", write=False)

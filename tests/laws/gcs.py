@@ -191,9 +191,9 @@ class _Forward(http.server.BaseHTTPRequestHandler):
 
 def use(store: Store, monkeypatch) -> None:
     """This process uses the store from now on."""
-    from input_pipeline import bucket
+    from input_pipeline import bucket_calls
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    bucket._client.cache_clear()
+    bucket_calls.client.cache_clear()
     assert os.environ["STORAGE_EMULATOR_HOST"]

@@ -15,6 +15,7 @@ from input_pipeline.bucket import SCHEME
 from models import registry
 from trainer import checks, devices, files, manifest, names, recipes, transfer
 from trainer.config import FIELDS, Config, UserError, data_options
+from trainer.places import place
 from trainer.recorded import check_absent, merge, read_recorded
 from trainer.rules import LARGEST_INTEGER, shown, suggestion
 
@@ -85,9 +86,9 @@ def _check_model_dir(model_dir: str) -> None:
     def wrong(why: str):
         raise UserError(f"--model_dir={shown(model_dir)} must be a folder that can be written, {why}; give another")
 
-    if re.match(r"[a-z][a-z0-9+.-]*://", model_dir):
     if model_dir.startswith(SCHEME):
         return files.check(model_dir, "model_dir", write=True)
+    if re.match(r"[a-z][a-z0-9+.-]*://", model_dir):
         wrong("not an address, but one at gs://: mount what is there")
     path = pathlib.Path(model_dir).absolute()
     while True:
@@ -166,9 +167,9 @@ def _last_checks(config: Config, given: dict, info: datasets.Info, plan: devices
     checks.fit(config, info, given, plan.workers)
     if not _has_checkpoint(config.model_dir):
         transfer.check(config)
-    if config.init_from and not _has_checkpoint(config.model_dir) and not _has_checkpoint(config.init_from):
     if config.init_from:
         files.check(config.init_from, "init_from")
+    if config.init_from and not _has_checkpoint(config.model_dir) and not _has_checkpoint(config.init_from):
         raise UserError(f"--init_from={shown(config.init_from)} must be a --model_dir with a checkpoint, or the "
                         "prefix of one (M/checkpoints/ckpt-00001000); nothing is there")
     precision = config.precision

@@ -64,6 +64,9 @@ class Telling:
         eta = duration(self._stopwatch.eta(step, config.train_steps))
         shown = ", ".join(f"{name.replace('_at_', ' @ ')} = {value:.3f}" for name, value in means.items())
         extra = f"{shown}; data wait {100 * fraction:.0f} %; {eta} left"
+        slowest = self.slowest()
+        if slowest:
+            extra += f"; {slowest}"
         if skipped:
             extra += f"; {skipped} skipped as not finite"
         loss = float(losses[-1])
@@ -87,19 +90,19 @@ class Telling:
             summaries.histograms(events, step, metrics, self._experiment.model)
         events.flush()
 
-    def close(self) -> None:
-        """Everything is in the files."""
-        if self._chief:
     def settle(self) -> None:
         """What was told so far is in the files, whoever reads them. Any thread may call."""
         if self._chief:
             self._metrics.flush()
             self._events.settle()
 
+    def close(self) -> None:
+        """Everything is in the files."""
+        if self._chief:
+            self._metrics.flush()
             self._events.close()
 
     def _running_means(self) -> dict[str, float]:
-            self._metrics.flush()
         """The task's metrics over the epoch so far; none as long as all its steps were skipped."""
         *sums, count = self._experiment.state.epoch_sums.numpy()
         names = self._experiment.task.train_metrics

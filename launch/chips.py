@@ -1,4 +1,4 @@
-"""What is known of accelerators and of the networks between them: memory, peaks, bandwidths, latencies, each with its source.
+"""What is known of TPU chips and of the networks between them: memory, peaks, bandwidths, each with its source.
 
     chip = chips.TPUS["v5e"]
     chip.core_memory                   # bytes a core may use
@@ -20,8 +20,8 @@ CACM = "Jouppi et al., A domain-specific supercomputer for training deep neural 
 class Chip:
     """One TPU chip. cores: replicas that one chip is, as libtpu's topologies count them. memory: bytes of HBM. flops:
     bfloat16 operations a second. bandwidth: of HBM, bytes a second. link: bytes a second of one link in one direction.
-    axes: of the torus.
-    pod: chips of the largest one. wrap: a side of so many chips (or a multiple) is a closed ring."""
+    axes: of the torus. pod: chips of the largest one.
+    dcn: bytes a second of one chip to other pods (the same book; v2 and v3: assumed to be v4's)."""
 
     name: str
     cores: int
@@ -31,7 +31,7 @@ class Chip:
     link: float
     axes: int
     pod: int
-    wrap: int
+    dcn: float
     source: str
 
     @property
@@ -51,18 +51,18 @@ class Chip:
 
 
 TPUS = {chip.name: chip for chip in (
-    Chip(name="v2", cores=2, memory=16 * GIB, flops=46 * TERA, bandwidth=700 * GIGA, link=62 * GIGA, axes=2, pod=256, wrap=16,
-         source=f"{CACM}: 46 TFLOPS, 16 GB, 700 GB/s, 4 links of 496 Gbit/s; pod: {DOCS}/v2"),
-    Chip(name="v3", cores=2, memory=32 * GIB, flops=123 * TERA, bandwidth=900 * GIGA, link=82 * GIGA, axes=2, pod=1024, wrap=32,
-         source=f"{CACM}: 123 TFLOPS, 32 GB, 900 GB/s, 4 links of 656 Gbit/s; pod: {DOCS}/v3"),
-    Chip(name="v4", cores=2, memory=32 * GIB, flops=275 * TERA, bandwidth=1200 * GIGA, link=45 * GIGA, axes=3, pod=4096, wrap=4,
-         source=f"{DOCS}/v4: 275 TFLOPS, 32 GiB, 1200 GB/s, 4,096 chips; link: {BOOK}, 4.5e10 bytes/s one way"),
-    Chip(name="v5e", cores=1, memory=16 * GIB, flops=197 * TERA, bandwidth=819 * GIGA, link=45 * GIGA, axes=2, pod=256, wrap=16,
-         source=f"{DOCS}/v5e: 197 TFLOPS, 16 GB, 819 GB/s, 256 chips; link: {BOOK}, 4.5e10 bytes/s one way"),
-    Chip(name="v5p", cores=1, memory=95 * GIB, flops=459 * TERA, bandwidth=2765 * GIGA, link=90 * GIGA, axes=3, pod=8960, wrap=4,
-         source=f"{DOCS}/v5p: 459 TFLOPS, 95 GB, 2765 GB/s, 8,960 chips; link: {BOOK}, 9e10 bytes/s one way"),
-    Chip(name="v6e", cores=1, memory=32 * GIB, flops=918 * TERA, bandwidth=1640 * GIGA, link=90 * GIGA, axes=2, pod=256, wrap=16,
-         source=f"{DOCS}/v6e: 918 TFLOPS, 32 GB, 1640 GB/s, 256 chips; link: {BOOK}, 9e10 bytes/s one way"),
+    Chip(name="v2", cores=2, memory=16 * GIB, flops=46 * TERA, bandwidth=700 * GIGA, link=62 * GIGA, axes=2, pod=256,
+         dcn=6.25 * GIGA, source=f"{CACM}: 46 TFLOPS, 16 GB, 700 GB/s, 4 links of 496 Gbit/s; pod: {DOCS}/v2"),
+    Chip(name="v3", cores=2, memory=32 * GIB, flops=123 * TERA, bandwidth=900 * GIGA, link=82 * GIGA, axes=2, pod=1024,
+         dcn=6.25 * GIGA, source=f"{CACM}: 123 TFLOPS, 32 GB, 900 GB/s, 4 links of 656 Gbit/s; pod: {DOCS}/v3"),
+    Chip(name="v4", cores=2, memory=32 * GIB, flops=275 * TERA, bandwidth=1200 * GIGA, link=45 * GIGA, axes=3, pod=4096,
+         dcn=6.25 * GIGA, source=f"{DOCS}/v4: 275 TFLOPS, 32 GiB, 1200 GB/s, 4,096 chips; link: {BOOK}, 4.5e10 bytes/s one way"),
+    Chip(name="v5e", cores=1, memory=16 * GIB, flops=197 * TERA, bandwidth=819 * GIGA, link=45 * GIGA, axes=2, pod=256,
+         dcn=3.125 * GIGA, source=f"{DOCS}/v5e: 197 TFLOPS, 16 GB, 819 GB/s, 256 chips; link: {BOOK}, 4.5e10 bytes/s one way"),
+    Chip(name="v5p", cores=1, memory=95 * GIB, flops=459 * TERA, bandwidth=2765 * GIGA, link=90 * GIGA, axes=3, pod=8960,
+         dcn=6.25 * GIGA, source=f"{DOCS}/v5p: 459 TFLOPS, 95 GB, 2765 GB/s, 8,960 chips; link: {BOOK}, 9e10 bytes/s one way"),
+    Chip(name="v6e", cores=1, memory=32 * GIB, flops=918 * TERA, bandwidth=1640 * GIGA, link=90 * GIGA, axes=2, pod=256,
+         dcn=12.5 * GIGA, source=f"{DOCS}/v6e: 918 TFLOPS, 32 GB, 1640 GB/s, 256 chips; link: {BOOK}, 9e10 bytes/s one way"),
 )}
 
 

@@ -12,6 +12,10 @@ from collections.abc import Callable
 
 from launch.chips import Chip
 
+# Bytes a second of one GPU, to the others in its machine of eight and to other machines; seconds of one message.
+NVLINK_MACHINE = 8
+NVLINK_HOP, NETWORK_HOP = 3.4e-6, 14e-6  # github.com/NVIDIA/nccl, src/graph/tuning.cc: ring, simple protocol
+ETHERNET_HOP = 50e-6  # assumed: TCP between two machines of a rack
 HOP = 1e-6  # seconds from one TPU chip to the next; jax-ml.github.io/scaling-book/sharding: about 1 us a hop
 
 
@@ -33,11 +37,20 @@ def grid(sides: tuple[int, ...], size: float, *, bandwidths: tuple[float, ...], 
 
 
 def torus(chip: Chip, sides: tuple[int, ...]) -> Callable[[float], float]:
-    """Bytes to seconds, on a slice of TPU chips: the longest axis first. A closed axis sends both ways round, one that
-    ends does not. The cores of one chip share its memory, and count as one device."""
+    """Bytes to seconds, on a slice of TPU chips: the longest axis first. The cores of one chip share its memory, and count
+    as one device. An axis sends one link's bandwidth: as one that is not closed does; closed ones, in whole pods, send twice
+    as much, which is not counted on."""
     ordered = tuple(sorted(sides, reverse=True))
-    bandwidths = tuple(chip.link * (1 if side % chip.wrap else 2) for side in ordered)
-    return lambda size: grid(ordered, size, bandwidths=bandwidths, latency=HOP)
+    return lambda size: grid(ordered, size, bandwidths=(chip.link,) * len(ordered), latency=HOP)
+
+
+def machines(nvlink: float, nic: float) -> Callable[[int], Callable[[float], float]]:
+    """Number of GPUs to (bytes to seconds): a ring over NVLink in each machine of eight, then one a place over the network."""
+    def of(n: int) -> Callable[[float], float]:
+        inside = math.gcd(n, NVLINK_MACHINE) if n > NVLINK_MACHINE else n
+        return lambda size: (ring(inside, size, bandwidth=nvlink, latency=NVLINK_HOP)
+                             + ring(n // inside, size / inside, bandwidth=nic, latency=NETWORK_HOP))
+    return of
 
 
 def near_square(n: int, axes: int) -> tuple[int, ...]:

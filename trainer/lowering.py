@@ -62,6 +62,7 @@ def lower(run: resolve.Run, replicas: int, folder: pathlib.Path) -> dict:
     import tensorflow as tf
 
     from input_pipeline import pipeline
+    from models import memory
     from trainer import distribution
     from trainer.experiment import Experiment
     from trainer.replica_programs import ReplicaPrograms, Shapes
@@ -85,12 +86,14 @@ def lower(run: resolve.Run, replicas: int, folder: pathlib.Path) -> dict:
             path.write_bytes(program.stablehlo())
             programs.append({"name": name, "form": form, "file": path.name,
                              "arguments": [*program.inputs, *(names[id(v.handle)] for v in program.variables)],
-                             "collectives": program.collectives})
+                             "collectives": program.collectives, "flops": program.flops()})
     trainable = [tuple(v.shape) for v in experiment.model.trainable_variables]
     config = run.config
     return {"replicas": replicas, "recipe": config.recipe, "model": config.model, "precision": config.precision,
             "optimizer": config.optimizer, "global_batch_size": config.global_batch_size,
             "rows": config.global_batch_size // replicas, "grad_accum_steps": config.grad_accum_steps,
+            "learning_rate": config.learning_rate, "warmup_steps": config.warmup_steps, "train_steps": config.train_steps,
+            "train_examples": run.info.train_examples, "row_activation_bytes": memory.estimate(experiment.model).activations,
             "tensorflow": tf.__version__, "parameters": sum(map(math.prod, trainable)), "variables": {name: [list(v.shape), v.dtype.name] for name, v in resident.items()},
             "programs": programs}
 

@@ -37,6 +37,12 @@ class Program:
         """The program, serialized as portable StableHLO. ValueError or tf.errors.OpError where XLA cannot have it."""
         return compiler_ir.from_concrete_function(self.concrete, self.specs)(stage="stablehlo_serialized")
 
+    def flops(self) -> int:
+        """Floating-point operations of products, convolutions and elementwise arithmetic, by TensorFlow's own count."""
+        profiler = tf.compat.v1.profiler
+        options = {**profiler.ProfileOptionBuilder.float_operation(), "output": "none"}
+        return profiler.profile(graph=self.concrete.graph, cmd="scope", options=options).total_float_ops
+
     def problems(self) -> list[str]:
         """What keeps it from a TPU: operations of the host, strings, shapes that are not known. [] if nothing does."""
         found = []

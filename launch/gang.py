@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from launch.logs import Log, Logs
-from launch.spec import DIVERGED, STOPPED, WRONG
+from launch.spec import DIVERGED, HUNG, STOPPED, WRONG
 
 PR_SET_PDEATHSIG = 1
 MEANINGS = {WRONG: "wrong flag, configuration, path or data", DIVERGED: "diverged", 143: "stopped by SIGTERM",
-            130: "stopped by SIGINT"}
+            130: "stopped by SIGINT", HUNG: "a hang was ended: its log says whose"}
 OUTPUT, SIGNAL, END = range(3)  # the order of what happens at once: an end closes pipes
 _LIBC = ctypes.CDLL(None)
 
@@ -67,6 +67,7 @@ class _Process:
             os.killpg(self.popen.pid, number)  # not reaped yet, so the number is still this process's
         else:
             signal.pidfd_send_signal(self.handle, number)
+            signal.pidfd_send_signal(self.handle, signal.SIGCONT)  # a stopped process hears nothing
 
     def end(self) -> None:
         """After its end: takes the rest of its words, its children and its exit code."""

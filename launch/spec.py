@@ -23,7 +23,7 @@ from absl import flags
 
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 HELP_COLUMNS, HELP_INDENT = 100, 30
-WRONG, DIVERGED, STOPPED = 2, 3, (143, 130)  # the trainer's exit codes, see README
+WRONG, DIVERGED, HUNG, STOPPED = 2, 3, 75, (143, 130)  # the trainer's exit codes, see README
 SHOWN_CHARACTERS = 200
 SWITCH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 

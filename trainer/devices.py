@@ -19,13 +19,15 @@ TPU_VARIABLES = ("TPU_NAME", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS", "COLAB_TPU_ADDR"
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
     """strategy: its resolved name. kind: CPU, GPU or TPU. replicas: over all workers, 0 where only the TPU knows.
-    workers: processes. worker: this one's number. tpu: the resolver's argument. notes: lines for the user."""
+    workers: processes. worker: this one's number. addresses: theirs, HOST:PORT, where there are several. tpu: the resolver's
+    argument. notes: lines for the user."""
 
     strategy: str
     kind: str
     replicas: int
     workers: int = 1
     worker: int = 0
+    addresses: tuple[str, ...] = ()
     tpu: str = ""
     notes: tuple[str, ...] = ()
 
@@ -69,8 +71,8 @@ def find_tpu() -> str:
     return "local" if any(re.fullmatch(r"accel[0-9]+", name) for name in os.listdir(DEVICE_FILES)) else ""
 
 
-def cluster(text: str) -> tuple[int, int]:
-    """(number of workers, this worker's number) of a TF_CONFIG. UserError if it is not one for training."""
+def cluster(text: str) -> tuple[tuple[str, ...], int]:
+    """(the workers' addresses, this worker's number) of a TF_CONFIG. UserError if it is not one for training."""
     try:
         value = json.loads(text)
         chiefs, workers = (value["cluster"].get(kind, []) for kind in ("chief", "worker"))
@@ -87,7 +89,7 @@ def cluster(text: str) -> tuple[int, int]:
     if not 0 <= index < len(chiefs if kind == "chief" else workers):
         raise UserError(f"TF_CONFIG's task {kind} {index} is not in its cluster of {len(chiefs)} chief and "
                         f"{len(workers)} worker; give a smaller index, or more addresses")
-    return len(chiefs + workers), index + (len(chiefs) if kind == "worker" else 0)
+    return tuple(chiefs + workers), index + (len(chiefs) if kind == "worker" else 0)
 
 
 def plan(config: Config) -> Plan:
@@ -122,13 +124,14 @@ def plan(config: Config) -> Plan:
     if strategy == "multi_worker" and not tf_config:
         raise UserError("--strategy=multi_worker needs the environment variable TF_CONFIG; "
                         "start the workers with python -m launch.local, or set it")
-    workers, worker = cluster(tf_config) if tf_config and strategy in ("auto", "multi_worker") else (1, 0)
+    addresses, worker = cluster(tf_config) if tf_config and strategy in ("auto", "multi_worker") else ((), 0)
+    workers = len(addresses)
     if strategy == "multi_worker" or workers > 1:
         if kind == "CPU" and local > 1:
             raise UserError(f"--strategy=multi_worker has one replica a process on CPUs, --num_gpus={local} asks for "
                             "more; start more workers instead, or take TF_CONFIG away")
         return Plan(strategy="multi_worker", kind=kind, replicas=workers * local, workers=workers, worker=worker,
-                    notes=tuple(notes))
+                    addresses=addresses, notes=tuple(notes))
     if strategy == "one_device" and local > 1:
         if config.num_gpus is None:
             local = 1

@@ -38,6 +38,8 @@ class Evaluation:
             self.model = network()
         # Made at the first run and kept: TensorFlow keeps some 50 KB of every data set for good.
         self._dataset = self._sample_batch = None
+        with tf.device("cpu:0"):
+            self.batches = tf.Variable(0, trainable=False, dtype=tf.int64)  # evaluated so far, for who looks from outside
         self.traces = 0  # how often Python traced the pass: once, whatever the last batch
         self._pass = tf.function(self._sum_up, autograph=False)
 
@@ -94,6 +96,8 @@ class Evaluation:
             parts = self._strategy.run(replica, args=(next(iterator),))
             more = [tf.cast(self._strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None), tf.float64)
                     for part in parts]
+            with tf.control_dependencies(more):
+                self.batches.assign_add(1, read_value=False)
             return k + 1, sums + more[0], counts + more[1]
 
         width = 2 + len(self._task.metrics)

@@ -10,6 +10,7 @@ from trainer.names import score
 from trainer.report import Reporter
 from trainer.resolve import Run
 from trainer.watch import Ledger
+from trainer.workers import Workers
 
 
 class InlineEvaluation:
@@ -22,23 +23,34 @@ class InlineEvaluation:
         self._run, self._experiment, self._say = run, experiment, say
         self._split = run.info.selection_split
         self._ledger = Ledger(run.config.model_dir, self._split, best=experiment.task.best)
+        self._workers = Workers(experiment.strategy, run.plan)
         self._evaluation = self._reporter = None
 
     @property
     def traces(self) -> int:
         return self._evaluation.traces if self._evaluation else 0
 
+    @property
+    def batches(self) -> int:
+        """How many batches were evaluated so far."""
+        return int(self._evaluation.batches) if self._evaluation else 0
+
     def run(self, step: int) -> bool:
         """Evaluates and reports, unless that was done; whether the last --early_stop_evals brought nothing better."""
-        metric, scores = self._ledger.best_metric, {}
-        if step not in self._ledger.settled():
-            scores[step] = score(metric, self._evaluate(step)[metric])
-        interval = self._run.config.eval_steps
+        scores = {}  # a separate evaluator may write to the ledger between two workers' looks: the chief looks for all
+        if self._workers.chief_says(lambda: step not in self._ledger.settled()):
+            scores[step] = score(self._ledger.best_metric, self._evaluate(step)[self._ledger.best_metric])
+        patience = self._run.config.early_stop_evals
+        return patience > 0 and self._workers.chief_says(lambda: self._in_vain(step, scores) >= patience)
+
+    def _in_vain(self, step: int, scores: dict[int, float]) -> int:
+        """How many evaluations up to `step` came after the best one. scores: those that this process has just made."""
+        metric, interval = self._ledger.best_metric, self._run.config.eval_steps
         for line in self._ledger.results():  # also those of earlier processes; of each step, the first kind of weights
             if line["step"] <= step and line["step"] % interval == 0:
                 scores.setdefault(line["step"], score(metric, line[metric]))
         best = max(scores, key=lambda s: (scores[s], -s), default=step)
-        return 0 < self._run.config.early_stop_evals <= sum(s > best for s in scores)
+        return sum(s > best for s in scores)
 
     def _evaluate(self, step: int) -> dict:
         """The results of the first kind of weights; the chief reports those of all kinds."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from trainer import summaries
 from trainer.state import State
-from trainer.step import Step
+from trainer.step import PLACES, Step, at
 
 KEPT = ("losses", "gradient_squares", "gradient_norm", "rate", "indices", "stop")  # of the last step's metrics
 
@@ -51,6 +51,11 @@ class InnerLoop:
         """Whether more steps in a row were not finite than are allowed."""
         return int(self._state.skipped_in_row) > self._max_skipped
 
+    @property
+    def place(self) -> str:
+        """For another thread: where in a step the loop is, one of step.PLACES."""
+        return PLACES[int(self._step.place)]
+
     def still(self, step: int) -> bool:
         """For another thread: whether what it read since it read `step` from the state is of that one moment."""
         return not bool(self._step.writing) and int(self._state.step) == step
@@ -63,7 +68,7 @@ class InnerLoop:
             return (state.step < until) & ~last["stop"] & (state.skipped_in_row <= self._max_skipped)
 
         def body(_, waited):
-            batch, seconds = _next(iterator, self._clock)
+            batch, seconds = self._next(iterator)
             metrics = self._step(batch, self._plain)
             return {name: metrics[name] for name in KEPT}, waited + seconds
 
@@ -76,17 +81,17 @@ class InnerLoop:
 
     def _single(self, iterator):
         self.traces["summaries"] += 1
-        batch, waited = _next(iterator, self._clock)
+        batch, waited = self._next(iterator)
         return {**self._step(batch, self._observed), "waited": waited}
 
-
-def _next(iterator, clock):
-    """(the next batch, seconds that it took to come)."""
-    start = clock()
-    with tf.control_dependencies([start]):
-        batch = next(iterator)
-    with tf.control_dependencies([value for value in tf.nest.flatten(batch, expand_composites=True)]):
-        return batch, clock() - start
+    def _next(self, iterator):
+        """(the next batch, seconds that it took to come)."""
+        start = self._clock()
+        with tf.control_dependencies([start, at(self._step.place, "data")]):
+            batch = next(iterator)
+        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)), \
+                tf.control_dependencies([at(self._step.place, "computing")]):
+            return batch, self._clock() - start
 
 
 def _python_clock():

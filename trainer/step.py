@@ -16,6 +16,7 @@ from trainer import optimizers
 from trainer.config import Config
 from trainer.state import State
 
+PLACES = ("other", "data", "computing", "reducing", "updating")  # of a process, in the order of a step
 SCALE_GROWTH_STEPS = 2000  # good steps before float16's loss scale doubles, as in Keras's and NVIDIA's loss scaling
 INDEX_BASE = 1 << 20  # an example's index travels as two numbers below 2^20 and 2^24, exact in float32
 
@@ -28,6 +29,7 @@ class Step:
     (squared norms), gradient_norm, ok, stop, rate (scalars), indices [global batch] int64; and what `forward` gave
     beside the outputs: extras of the first replica, gradients.
 
+    place: where in a step this process is, an index of PLACES, for who looks from outside.
     writing: whether a step is being written. Everything that a step writes, it writes from True to False, `state.step`
     last; so whoever reads the state beside the loop sees whether it stood still.
     """
@@ -35,6 +37,7 @@ class Step:
     loss_names: tuple[str, ...]
     batch_size: int
     variables: int
+    place: tf.Variable
     writing: tf.Variable
     run: Callable
 
@@ -63,6 +66,7 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
     decay_terms = [k for kernel in decayed for k, v in enumerate(trainable) if v is kernel] if _decay_in_loss(config) \
         else []
     replicas = strategy.num_replicas_in_sync
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)  # one process's place tells of the others'
     local_statistics = replicas > 1 and not config.sync_batch_norm
     rows = config.global_batch_size // replicas // config.grad_accum_steps
 
@@ -91,6 +95,9 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
         statistics = [value for _, value in updates] if local_statistics else []
         # One message for everything: gradients, sums of loss and metrics, the indices of the examples, the wish to end.
         parts = [*total, loss_sum, metric_sums, travelled, tf.cast(stopping, tf.float32), *statistics]
+        if several:
+            with tf.control_dependencies(parts), tf.control_dependencies([at(place, "reducing")]):
+                parts = [tf.identity(part) for part in parts]
         parts = _all_reduce(parts)
         total, rest = parts[:len(total)], parts[len(total):]
         loss_sum, metric_sums, travelled, stop_sum = rest[:4]
@@ -119,6 +126,7 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
     written = []  # the variables that the forward pass wants to write, known once it is traced
     with tf.device("cpu:0"):
         writing = tf.Variable(False, trainable=False, name="writing")
+        place = tf.Variable(0, trainable=False, dtype=tf.int64, name="place")
 
     def apply(total, updates, learning_rate, step, decay):
         """On one replica: the update, the moving averages of the weights, the batch statistics."""
@@ -146,7 +154,8 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
             return True
 
         # From here on the step is written: nothing before every replica has its gradients, the number of the step last.
-        with tf.control_dependencies([metrics["ok"]]), tf.control_dependencies([writing.assign(True, read_value=False)]):
+        with tf.control_dependencies([metrics["ok"]]), tf.control_dependencies(
+                [writing.assign(True, read_value=False), at(place, "updating")]):
             metrics["ok"] = tf.identity(metrics["ok"])
         updated = tf.cond(metrics["ok"], update, lambda: False)
         with tf.control_dependencies([updated, *_account(state, metrics, config, examples)]):
@@ -157,7 +166,13 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
         metrics["gradients"] = [strategy.experimental_local_results(gradient)[0] for gradient in total]
         return metrics
 
-    return Step(loss_names=names, batch_size=config.global_batch_size, variables=len(trainable), writing=writing, run=run)
+    return Step(loss_names=names, batch_size=config.global_batch_size, variables=len(trainable), place=place, writing=writing,
+                run=run)
+
+
+def at(place: tf.Variable, name: str) -> tf.Operation:
+    """In the graph: from here on the process is at this one of PLACES."""
+    return place.assign(PLACES.index(name), read_value=False)
 
 
 def _micro_batch(forward, task, weights, config, batch, step, scale, updates):

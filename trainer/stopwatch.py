@@ -59,6 +59,11 @@ class Stopwatch:
             self._charge()
             self._open.pop()
 
+    @property
+    def current(self):
+        """The phase that is open now, "other" if none is. For any thread."""
+        return self._open[-1]
+
     def begin(self, step, examples):
         """Sets where this process starts to count, after a restore: steps and examples done by earlier
         ones."""

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from trainer import checkpoint, distribution, signals, stopping, summaries, watch
+from trainer import checkpoint, distribution, signals, stopping, summaries, watch, workers
 from trainer import start as start_lib
 from trainer.cadence import every, next_event, shown
 from trainer.experiment import Experiment, write_config
@@ -23,6 +23,7 @@ from trainer.places import place
 from trainer.resolve import Run
 from trainer.stopwatch import Stopwatch
 from trainer.telling import Telling
+from trainer.watchdog import Position, Watchdog
 from trainer.writers import Console
 
 DIVERGED = 3  # the exit code
@@ -31,12 +32,27 @@ COMPLETE, EARLY_STOP = "complete", "early stop"  # why training ended, in DONE
 
 def run(run: Run) -> int:
     """Trains; returns the exit code. UserError for what only the devices, the data or a checkpoint could show."""
+    with Watchdog(run.plan, timeout=run.config.hang_timeout_secs) as watchdog:
+        try:
+            code = _run(run, watchdog)
+        except tf.errors.OpError as error:
+            if run.plan.workers == 1:
+                raise
+            watchdog.failed(error)  # and ends here
+        watchdog.end(code)
+        return code
+
+
+def _run(run: Run, watchdog: Watchdog) -> int:
     config, chief, folder = run.config, run.plan.is_chief, place(run.config.model_dir)
     stopwatch = Stopwatch()
     with contextlib.ExitStack() as stack:
         starting = stack.enter_context(contextlib.ExitStack())
         starting.enter_context(stopwatch.phase("starting"))
+        if run.plan.workers > 1:
+            watchdog.gather()
         strategy = distribution.build(config, run.plan)
+        workers.meet(strategy, run, watchdog)
         if config.dry_run:
             return start_lib.dry_run(run, strategy)
         if chief:
@@ -44,6 +60,7 @@ def run(run: Run) -> int:
         console = Console(config.progress if chief else "none", sys.stdout)
         experiment = Experiment(run, strategy)
         start, how = start_lib.begin(experiment, run)
+        workers.agree(strategy, run.plan, start, model_dir=config.model_dir)
         for line in [*distribution.describe(strategy, config, run.plan), summaries.layer_table(experiment.model), how]:
             console.message(line)
         if chief:
@@ -54,6 +71,7 @@ def run(run: Run) -> int:
             console.message(f"nothing to do: {folder} is done at step {start} ({done['why']})")
             return 0
         trainer, batches = Trainer(run, experiment, start, console, stopwatch), experiment.batches(start)
+        watchdog.look, trainer.telling.slowest = trainer.position, watchdog.slowest
         starting.close()
         return trainer.train(batches)
 
@@ -82,6 +100,14 @@ class Trainer:
             folder / "checkpoints", experiment.state.variables(), keep=self.config.keep_checkpoints,
             protected=lambda old: watch.protected(folder, old), before=self.telling.settle) if self.chief else None
         self.inline = InlineEvaluation(run, experiment, say=console.message)
+
+    def position(self) -> Position:
+        """Where this process is, for the thread that looks after it."""
+        phase, place = self.stopwatch.current, self.experiment.loop.place
+        if phase == "compiling" and place in ("other", "updating"):  # this call has not come to a step
+            place = phase
+        return Position(step=int(self.experiment.state.step), place=place if phase in ("compiling", "training") else phase,
+                        compiling=phase == "compiling", count=self.inline.batches)
 
     def train(self, batches) -> int:
         """The loop. batches: the iterator from the first step's on. Returns the exit code."""

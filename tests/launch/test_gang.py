@@ -98,6 +98,14 @@ def test_sigkill_for_who_does_not_end_within_the_grace_period(tmp_path):
     assert "launch: worker-0 has not ended within --grace_secs=0.2: SIGKILL" in run.said
 
 
+def test_a_stopped_worker_is_woken_to_hear_that_it_is_over(tmp_path):
+    """Not only when the grace period is over. Mutation: no SIGCONT."""
+    run = Run(tmp_path, f"trap 'echo heard; exit 143' TERM; echo ready; kill -STOP $$; {WAIT}",
+              f"{until('ready', 'logs/worker-0.log')}; sleep 0.2; exit 75", max_restarts=0)
+    assert run.code == 75 and run.seconds < 30 and "heard" in run.log("worker-0")
+    assert "launch: worker-1 failed first: exit code 75 (a hang was ended: its log says whose)" in run.said
+
+
 def test_who_saves_after_a_stop_from_outside_is_not_disturbed(tmp_path):
     """worker-1 was sent SIGTERM, so all stop at that step; a signal to the chief now could be its second."""
     chief = f"trap 'echo disturbed' TERM; {until('worker-1 ended first', 'said')}; exit 143"

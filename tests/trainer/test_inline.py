@@ -13,8 +13,8 @@ def evaluation(tmp_path):
     said = []
     run = types.SimpleNamespace(
         config=types.SimpleNamespace(model_dir=str(tmp_path), eval_steps=10, early_stop_evals=0),
-        info=types.SimpleNamespace(selection_split="test"), plan=types.SimpleNamespace(is_chief=True))
-    experiment = types.SimpleNamespace(task=types.SimpleNamespace(best="precision_at_1"), weights=lambda: {"raw": {}})
+        info=types.SimpleNamespace(selection_split="test"), plan=types.SimpleNamespace(is_chief=True, workers=1))
+    experiment = types.SimpleNamespace(task=types.SimpleNamespace(best="precision_at_1"), strategy=None, weights=lambda: {"raw": {}})
     made = inline.InlineEvaluation(run, experiment, say=said.append)
     made._evaluation = types.SimpleNamespace(run=lambda weights: {"examples": 1, "loss": 0.0, "precision_at_1": 1.0,
                                                                   "counts": None, "pictures": {}})
@@ -26,6 +26,19 @@ def test_reports_once(tmp_path, evaluation):
     for _ in range(2):
         assert not made.run(10)
     assert [line["step"] for line in watch.Ledger(tmp_path, "test").results()] == [10] and len(said) == 1
+
+
+def test_the_chief_looks_for_all_workers(tmp_path, evaluation, monkeypatch):
+    """A separate evaluator settles the step between two workers' looks: both evaluate all the same, or neither would end.
+    Mutation: every worker asks the ledger itself."""
+    made, _ = evaluation
+    watch.Ledger(tmp_path, "test", best="precision_at_1").record(10, {"raw": {"examples": 1, "precision_at_1": 1.0}})
+    passes = []
+    monkeypatch.setattr(made, "_evaluate", lambda step: passes.append(step) or {"precision_at_1": 1.0})
+    for says in (True, False):
+        monkeypatch.setattr(made._workers, "chief_says", lambda decide, says=says: says)
+        assert not made.run(10)
+    assert passes == [10]
 
 
 def test_a_step_is_left_to_a_separate_evaluator_that_works(tmp_path, evaluation, monkeypatch):

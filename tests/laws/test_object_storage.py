@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 
 import gcs
 import numpy as np
@@ -17,6 +18,17 @@ STEPS = 120
 FLAGS = ("--deterministic", f"--train_steps={STEPS}", "--checkpoint_steps=20", "--log_steps=5", "--summary_steps=10",
          "--histogram_steps=0", "--keep_checkpoints=3")
 RUN = "gs://bucket/runs/digits"
+# What other programs do there: checkpoint and export by TensorFlow's own gs://, TensorBoard's reader.
+READ_BY_TENSORFLOW = """
+import sys, tensorflow as tf
+assert tf.train.load_checkpoint(sys.argv[2]).get_tensor("trainer/step/.ATTRIBUTES/VARIABLE_VALUE") == 120
+assert tf.saved_model.load("gs://bucket/exported").signatures["serving_default"]
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+events = EventAccumulator(sys.argv[1] + "/train", size_guidance={"tensors": 0})
+events.Reload()
+steps = [event.step for event in events.Tensors("total_loss")]
+assert steps == sorted(set(steps)) and steps[-1] == 120, steps
+"""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +94,8 @@ def test_a_run_at_gs_is_the_run_of_a_folder(store, tmp_path):
                            cwd=runs.ROOT, capture_output=True, text=True, check=True)
     assert json.loads(out) == json.loads(local.stdout)
     finish(exporter)
+    finish(subprocess.Popen([sys.executable, "-c", READ_BY_TENSORFLOW, RUN, f"{RUN}/checkpoints/ckpt-{STEPS:08d}"], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=runs.environment(**store.environment)))
     import tensorflow as tf
     serve = tf.saved_model.load(str(store.get_folder("exported", tmp_path / "exported"))).signatures["serving_default"]
     answer = serve(images=tf.constant(np.load(tmp_path / "digit.npy")[None, ..., None]))["probabilities"].numpy()[0]

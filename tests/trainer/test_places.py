@@ -73,6 +73,7 @@ def test_a_path_is_taken_apart_and_put_together_as_one_of_this_machine():
     assert isinstance(place("runs/digits"), os.PathLike) and str(place("runs/digits", "a")) == "runs/digits/a"
 
 
+@pytest.mark.slow
 def test_a_save_that_dies_at_any_request_leaves_whole_checkpoints_only(store, kill):
     """Saves and retirements. The next save works, also of the same step. Mutations: the manifest before the data; the data
     deleted before the manifest; what a kill left is not replaced."""

@@ -9,7 +9,7 @@ Replicas of one machine share its cores, so arithmetic does not get less: a step
     processes:  row_seconds x batch + n x fixed_seconds + (n - 1) x exchange_seconds
 
 row_seconds, of a row, and fixed_seconds, of a step whatever its rows (update, averages, operations' own time): a line through
-one replica's steps at two batch sizes. sum_seconds: a replica's gradients added in memory, measured with plain arrays.
+one replica's steps with the batch and with an eighth of it. sum_seconds: a replica's gradients added in memory, measured with plain arrays.
 exchange_seconds: what two processes at half the batch took beyond that; a ring of n on shared cores sends n - 1 times as much.
 """
 import dataclasses
@@ -41,7 +41,8 @@ class Cost:
 
 
 def step_seconds(recipe: str, flags: tuple[str, ...], *, batch: int, steps: int, emulated: int = 0, processes: int = 0) -> float:
-    """The median time of a step in a run of the trainer, of the second half of its lines. UserError where it fails."""
+    """The time of a step in a run of the trainer, in the fastest of its lines: what else the machine does only adds to it.
+    UserError where the run fails."""
     own = [f"--recipe={recipe}", *flags, f"--global_batch_size={batch}", f"--train_steps={steps}", f"--log_steps={LOG_STEPS}",
            "--summary_steps=0", "--histogram_steps=0", "--checkpoint_steps=0", "--eval_steps=0", "--progress=none"]
     with tempfile.TemporaryDirectory() as folder:
@@ -54,8 +55,7 @@ def step_seconds(recipe: str, flags: tuple[str, ...], *, batch: int, steps: int,
         if done.returncode:
             raise UserError(f"the run to be measured ended with code {done.returncode}: {shown(done.stderr[-400:])}")
         lines = [json.loads(line) for line in pathlib.Path(folder, "run/train/metrics.jsonl").read_text().splitlines()]
-    rates = [line["examples_per_second"] for line in lines if line["examples_per_second"]]
-    return batch / statistics.median(rates[len(rates) // 2:])
+    return batch / max(line["examples_per_second"] for line in lines)
 
 
 def sum_seconds(size: int) -> float:
@@ -72,15 +72,15 @@ def sum_seconds(size: int) -> float:
 
 
 def measure(recipe: str, flags: tuple[str, ...], found: dict, steps: int) -> Cost:
-    """Three short runs: one replica at two batch sizes, two processes at the smaller one."""
+    """Three short runs: one replica with the batch and with an eighth of it, two processes with half of it."""
     batch = found["global_batch_size"]
     if batch % 8:
         raise UserError(f"--global_batch_size={batch} must divide by 8 to be spread over 8 replicas; give one that does, "
                         "after --")
-    half = batch // 2
+    eighth, half = batch // 8, batch // 2
     whole = step_seconds(recipe, flags, batch=batch, steps=steps)
-    part = step_seconds(recipe, flags, batch=half, steps=steps)
-    row, fixed = line(half, part, batch, whole)
+    part = step_seconds(recipe, flags, batch=eighth, steps=steps)
+    row, fixed = line(eighth, part, batch, whole)
     both = step_seconds(recipe, flags, batch=half, steps=steps, processes=2)
     size = sum(sum(program["collectives"]) for program in found["programs"])
     operations = sum(program["flops"] for program in found["programs"]) * batch / found["rows"]

@@ -50,6 +50,7 @@ class Watchdog:
     def __init__(self, plan: Plan, *, timeout: float | None, clock=time.monotonic, leave=os._exit,
                  say=lambda text: print(f"trainer: {text}", file=sys.stderr, flush=True)):
         self._plan, self._clock, self._leave, self._say = plan, clock, leave, say
+        self._every = SAMPLE_SECS if plan.workers > 1 else BEAT_SECS  # seconds between two looks
         self._ends = timeout is not None or plan.workers > 1  # or only says so
         self._timeout = math.inf if timeout == 0 else timeout or DEFAULT_SECS
         self._links = Links()
@@ -153,7 +154,7 @@ class Watchdog:
 
     def _run(self) -> None:
         try:
-            while not self._over.wait(SAMPLE_SECS):
+            while not self._over.wait(self._every):
                 with self._lock:
                     self.turn()
         except Exception:  # nobody would look after the process any more
@@ -173,7 +174,7 @@ class Watchdog:
         me.heard = now
         self._move(me, self._position(), now)
         if me.position.place in ("data", "computing", "updating"):
-            me.own += min(late, 2 * SAMPLE_SECS)
+            me.own += min(late, 2 * self._every)
         if now - self._beaten >= BEAT_SECS:
             self._beaten = now
             self._links.send({"at": dataclasses.asdict(me.position), "own": me.own})

@@ -30,6 +30,7 @@ PIPELINE = "tests/input_pipeline/test_pipeline.py"
 STEP = "tests/trainer/test_step.py"
 MOMENT = f"{STEP}::test_what_another_thread_copies_of_a_state_that_stood_still_is_of_one_moment"
 STOPPING = "tests/trainer/test_stopping.py"
+WATCHDOG = "tests/trainer/test_watchdog.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,29 @@ class Mutation:
 
 
 MUTATIONS = (
+    Mutation("a worker that waits for the others is blamed", "trainer/watchdog.py", "last = min((seen", "last = max((seen",
+             f"{WATCHDOG}::test_who_waits_for_data_is_named_and_who_waits_because_of_that"),
+    Mutation("the least progress counts", "trainer/watchdog.py", "elif now - max(seen.changed for seen in living.values()) > self",
+             "elif now - min(seen.changed for seen in living.values()) > self",
+             f"{WATCHDOG}::test_no_progress_only_if_nobody_has_any"),
+    Mutation("a pause of one's own counts", "trainer/watchdog.py", "if late > PAUSED_SECS:", "if late < 0:",
+             f"{WATCHDOG}::test_a_process_that_was_stopped_itself_blames_nobody_for_that_time"),
+    Mutation("compiling has the bound of a step", "trainer/watchdog.py",
+             "first = FIRST_STEP_SECS if any(", "first = 0 if any(",
+             f"{WATCHDOG}::test_the_first_call_may_take_longer_and_a_slow_step_twice_as_long_as_the_slowest"),
+    Mutation("silence is not counted", "trainer/watchdog.py", "        elif silent:", "        elif False:",
+             f"{WATCHDOG}::test_a_silent_worker"),
+    Mutation("no token", "trainer/heartbeat.py", 'first.get("token") == self.token and', "", "tests/trainer/test_heartbeat.py"),
+    Mutation("nobody answers before TensorFlow", "trainer/rendezvous.py", "server((host, port), family", "server((host, 0), family",
+             "tests/trainer/test_rendezvous.py"),
+    Mutation("every worker asks the ledger", "trainer/inline.py", "if self._workers.chief_says(lambda: step not in self._ledger.settled()):",
+             "if step not in self._ledger.settled():", "tests/trainer/test_inline.py"),
+    Mutation("the evaluator announces itself late", "trainer/evaluator.py", "if started and not self.announced:", "if False:",
+             "tests/trainer/test_evaluator.py"),
+    Mutation("one signal on two ways counts twice", "trainer/signals.py", "if number == _received and", "if False and",
+             "tests/trainer/test_signals.py"),
+    Mutation("TensorFlow keeps SIGTERM", "trainer/signals.py", "    if signal.getsignal(signal.SIGTERM) is _handler:", "    if False:",
+             "tests/trainer/test_signals.py"),
     Mutation("clip before the all-reduce", "trainer/step.py", "        # One message for everything",
              "        total = tf.clip_by_global_norm(total, config.clip_norm or 1e9)[0]\n        # One message for everything", TWO),
     Mutation("sum twice", "trainer/step.py", "        parts = _all_reduce(parts)\n",

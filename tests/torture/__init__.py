@@ -10,6 +10,7 @@
 | `elastic` | stopped on 4 replicas, finished on 1 and on 2 |
 | `damage` | damaged checkpoints |
 | `disk` | full and read-only disks |
+| `workers` | a gang whose workers are killed and stopped |
 | `settings` | the runs: configurations, flags, undisturbed references |
 | `processes` | starts and ends processes |
 | `folder` | what can be seen in a --model_dir: how far a process is, what is whole |

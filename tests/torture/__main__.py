@@ -14,6 +14,8 @@ and 1 if anything was not. The parts:
   elastic      stopped on 4 replicas, finished on 1 and on 2
   damage       each file of the newest checkpoint truncated, changed, exchanged, deleted
   disk         a disk that is full in mid-save, one that cannot be written (needs unshare and a mount)
+  workers      a gang of 4 workers and an evaluator, of which one after the other is killed or stopped; only where --only
+               names it
 
 The moments are drawn from --seed; when exactly a process reaches them is up to the machine.
 """
@@ -26,17 +28,18 @@ import tempfile
 
 from absl import app, flags, logging
 
-from tests.torture import damage, disk, elastic, kills, operations, processes, settings
+from tests.torture import damage, disk, elastic, kills, operations, processes, settings, workers
 from tests.torture.tally import Tally
 from trainer import quiet
 
-PARTS = ("kills", "operations", "elastic", "damage", "disk")
+USUAL = ("kills", "operations", "elastic", "damage", "disk")
+PARTS = (*USUAL, "workers")
 ALL_FROM = 100  # kills from which on the other parts try everything
 
 flags.DEFINE_integer("kills", 60, "kills of the part `kills`, over all configurations, at least; below "
                      f"{ALL_FROM} the other parts try a drawn selection", lower_bound=1)
 flags.DEFINE_integer("seed", None, "of the moments and places (default: drawn, and printed)", lower_bound=0)
-flags.DEFINE_list("only", list(PARTS), "comma-separated parts")
+flags.DEFINE_list("only", list(USUAL), f"comma-separated parts of {', '.join(PARTS)}")
 flags.DEFINE_list("configurations", list(settings.CONFIGURATIONS), "comma-separated configurations of the part `kills`")
 flags.DEFINE_bool("keep", False, "keep the folders of what failed")
 for _name, _choices in (("only", PARTS), ("configurations", settings.CONFIGURATIONS)):
@@ -64,7 +67,8 @@ def main(argv: list[str]) -> int:
         "operations": lambda draw: operations.run(scratch, tally, references, draw, most=selection),
         "elastic": lambda draw: elastic.run(scratch, tally, draw, most=max(1, selection // 10)),
         "damage": lambda draw: damage.run(scratch, tally, draw, most=selection),
-        "disk": lambda draw: disk.run(scratch, tally, draw, most=selection)}
+        "disk": lambda draw: disk.run(scratch, tally, draw, most=selection),
+        "workers": lambda draw: workers.run(scratch, tally, draw, kills=values.kills)}
     try:
         for part in values.only:
             try:

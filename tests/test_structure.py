@@ -13,7 +13,7 @@ PACKAGES = ("models", "input_pipeline", "trainer", "launch")
 LAYERS = (
     ("names", "signals", "quiet", "stopwatch"),
     ("rules", "config", "places", "lease", "files", "growing", "writers"),
-    ("cadence",),
+    ("cadence", "reading"),
     ("recipes", "devices", "flags", "manifest", "recorded", "tpu"),
     ("checks", "transfer"),
     ("resolve", "heartbeat", "rendezvous", "whereabouts"),
@@ -40,8 +40,12 @@ PLAIN = ("trainer.main", "trainer.evaluator", "trainer.resolve", "trainer.watch"
          "input_pipeline.datasets", "input_pipeline.augment", "input_pipeline.prepare")
 
 
+# Folders inside a package: what is measured, which may look at anything, and peers, which share only how they answer.
+INNER = ("launch/benches", "launch/peers")
+
+
 def modules():
-    return [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+    return [path for package in (*PACKAGES, *INNER) for path in sorted((ROOT / package).glob("*.py"))]
 
 
 def imports(tree: ast.AST) -> set[str]:
@@ -62,7 +66,10 @@ def test_imports_go_downwards(path):
     package, name = path.parent.name, path.stem
     for imported in imports(ast.parse(path.read_text())):
         other, module = imported.split(".") if "." in imported else (imported, "")
-        if package == "launch" and name in LAUNCH_INSIDE:
+        if package == "launch" and name in LAUNCH_INSIDE or package == "benches":
+            continue
+        if package == "peers":
+            assert imported.startswith("launch.benches"), f"peers/{name}.py imports {imported}"
             continue
         assert other in MAY_IMPORT[package], f"{package}/{name}.py imports {imported}"
         if package == other == "trainer" and name != "__init__":

@@ -138,10 +138,6 @@ class Config:
         None, "seconds without progress of any worker, or without a word of one, after which the run ends with code 75 and says "
         "whose fault it is (default: 300 for several workers; one process only says so; 0: off)", group=DEVICES, kind=float,
         at_least=0, at_most=86400, may_change=True)
-    hang_timeout_secs: float | None = option(
-        None, "seconds without progress of any worker, or without a word of one, after which the run ends with code 75 and says "
-        "whose fault it is (default: 300 for several workers; one process only says so; 0: off)", group=DEVICES, kind=float,
-        at_least=0, at_most=86400, may_change=True)
 
     precision: str = option("auto", "of the layers' arithmetic; weights stay float32. auto: bfloat16 where the device "
                             "computes it fast, else float32", group=NUMERICS,

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import pipeline, test_time
+from trainer import reading
 
 BATCH_SIZE = 256  # over all replicas, rounded up to a multiple of them
 
@@ -54,7 +55,8 @@ class Evaluation:
         if self._dataset is None:
             self._dataset = pipeline.distribute(self._strategy, lambda context: pipeline.evaluation(
                 self._source, self._augmentation, batch_size=self._batch_size, **pipeline.share(context)))
-        names, sums, counts = self._pass(iter(self._dataset))
+        with reading.named(self._source):
+            names, sums, counts = self._pass(iter(self._dataset))
         sums = dict(zip((name.decode() for name in names.numpy()), sums.numpy()))
         examples = sums.pop("examples")
         assert examples == len(self._source), (examples, len(self._source))

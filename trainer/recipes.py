@@ -71,7 +71,7 @@ def mnist_lenet5() -> Config:
 
     python -m trainer.main --recipe=mnist_lenet5 --data_dir=DATA --download
 
-    Not measured yet.
+    3,750 steps in 1 min; precision @ 1 on the 10,000 test images 0.992, with moving averages and without (n = 1, seed 0).
     """
     return Config(
         recipe="mnist_lenet5", model="lenet5", dataset="mnist", augment="pad_crop:2,normalize:33.3:78.6", train_epochs=8,
@@ -120,7 +120,8 @@ def cifar10_alexnet() -> Config:
 
     python -m trainer.main --recipe=cifar10_alexnet --data_dir=DATA --download
 
-    Not measured yet.
+    With --train_epochs=1, in 2.5 min on busy cores: precision @ 1 on the 10,000 test images 0.543, 0.534 with moving
+    averages (n = 1, seed 0, bfloat16, 200 steps of warm-up). All 30 epochs were not run.
     """
     return _cifar10("cifar10_alexnet", "alexnet_small")
 
@@ -140,7 +141,8 @@ def cifar10_googlenet() -> Config:
 
     python -m trainer.main --recipe=cifar10_googlenet --data_dir=DATA --download
 
-    Not measured yet.
+    With --train_epochs=1, in 7.5 min on busy cores: precision @ 1 on the 10,000 test images 0.617, 0.612 with moving
+    averages (n = 1, seed 0, bfloat16, 200 steps of warm-up). All 30 epochs were not run.
     """
     return _cifar10("cifar10_googlenet", "googlenet_small")
 
@@ -201,7 +203,8 @@ def co2_forecast() -> Config:
 
     python -m trainer.main --recipe=co2_forecast --data_dir=DATA
 
-    Not measured yet.
+    1,835 steps in 1 min on busy cores; mean absolute error of the 109 windows of 2016 to 2025: mean 0.466 ppm, standard
+    deviation 0.006 (n = 3 seeds), that of the naive forecast 0.653.
     """
     return Config(
         recipe="co2_forecast", model="forecaster_gru", dataset="co2", augment="", train_epochs=200, global_batch_size=64,

@@ -31,7 +31,6 @@ class Telling:
         self._waited = 0.0
         self._rates = {}  # of the last line, for the summaries
         self.slowest = lambda: ""  # which worker the others wait for
-        self.slowest = lambda: ""  # which worker the others wait for
         folder = place(run.config.model_dir, "train")
         self._metrics = JsonLines(folder / "metrics.jsonl", flush_secs=FLUSH_SECS)
         if self._chief:
@@ -65,9 +64,6 @@ class Telling:
         eta = duration(self._stopwatch.eta(step, config.train_steps))
         shown = ", ".join(f"{name.replace('_at_', ' @ ')} = {value:.3f}" for name, value in means.items())
         extra = f"{shown}; data wait {100 * fraction:.0f} %; {eta} left"
-        slowest = self.slowest()
-        if slowest:
-            extra += f"; {slowest}"
         slowest = self.slowest()
         if slowest:
             extra += f"; {slowest}"

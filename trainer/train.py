@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from trainer import checkpoint, distribution, signals, stopping, summaries, watch, workers
+from trainer import checkpoint, distribution, reading, signals, stopping, summaries, watch, workers
 from trainer import start as start_lib
 from trainer.cadence import every, next_event, shown
 from trainer.experiment import Experiment, write_config
@@ -73,7 +73,9 @@ def _run(run: Run, watchdog: Watchdog) -> int:
         trainer, batches = Trainer(run, experiment, start, console, stopwatch), experiment.batches(start)
         watchdog.look, trainer.telling.slowest = trainer.position, watchdog.slowest
         starting.close()
-        return trainer.train(batches)
+        with reading.named(experiment.source, seed=config.seed, batch_size=config.global_batch_size,
+                           step=lambda: int(experiment.state.step)):
+            return trainer.train(batches)
 
 
 def write_done(config, step: int, why: str) -> None:

@@ -1,4 +1,4 @@
-# make setup | train | test. Needs Python 3.11+ with venv, and make; everything else goes into .venv.
+# make setup | train | test | bench. Needs Python 3.11+ with venv, and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -38,6 +38,9 @@ $(TPU_STAMP): requirements-tpu-check.txt
 
 tpu-check: setup $(TPU_STAMP)
 	@$(RUN) -m launch.tpu_check --topology=$(TOPOLOGY) --recipe=$(RECIPE) -- $(FLAGS)
+
+bench: setup
+	$(RUN) -m launch.bench --short $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) $(TPU_VENV) .pytest_cache

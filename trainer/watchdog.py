@@ -174,7 +174,7 @@ class Watchdog:
         me.heard = now
         self._move(me, self._position(), now)
         if me.position.place in ("data", "computing", "updating"):
-            me.own += min(late, 2 * self._every)
+            me.own += min(late, PAUSED_SECS)  # a sample stands for the time since the last: one of a busy machine comes late
         if now - self._beaten >= BEAT_SECS:
             self._beaten = now
             self._links.send({"at": dataclasses.asdict(me.position), "own": me.own})

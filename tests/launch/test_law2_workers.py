@@ -52,16 +52,21 @@ def test_the_evaluator_beside_them_evaluates_every_checkpoint_and_ends(undisturb
     assert "evaluator | evaluator: training is done" in undisturbed.out
 
 
-@pytest.mark.parametrize("victim", ["worker-0", "worker-1"])
-def test_killed_workers_are_started_again_and_nothing_is_lost_but_time(tmp_path, undisturbed, victim):
+@pytest.mark.parametrize("victim, number", [("worker-0", signal.SIGKILL), ("worker-1", signal.SIGKILL),
+                                            ("worker-1", signal.SIGSTOP)])
+def test_killed_workers_are_started_again_and_nothing_is_lost_but_time(tmp_path, undisturbed, victim, number):
+    """A stopped one is noticed by the others, who end with code 75."""
     folder = tmp_path / "m"
     launcher = gangs.start(folder, *FLAGS)
     at = random.Random(victim).randint(30, STEPS - 60)
     runs.wait_for(lambda: gangs.lines_written(folder) >= at, launcher)
     before = gangs.children(launcher)
-    os.kill(before[victim], signal.SIGKILL)
+    os.kill(before[victim], number)
     run = gangs.finish(launcher, folder)
-    assert f"launch.local: {victim} failed first: killed by SIGKILL (137)" in run.out
+    assert (f"launch.local: {victim} failed first: killed by SIGKILL (137)" if number == signal.SIGKILL else
+            "launch.local: worker-0 failed first: exit code 75 (a hang was ended: its log says whose)") in run.out
+    if number == signal.SIGSTOP:
+        assert f"nothing has been heard of {victim.replace('-', ' ')} for " in run.out
     assert run.out.count("launch.local: restart 1 of 3") == 1 and "restart 2" not in run.out
     assert all(gangs.gone(pid) for pid in before.values())
     assert_bit_for_bit(run, undisturbed)

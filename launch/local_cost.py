@@ -6,11 +6,13 @@
 Replicas of one machine share its cores, so arithmetic does not get less: a step of one batch on n of them is
 
     emulated:   row_seconds x batch + n x fixed_seconds + (n > 1) x n x sum_seconds
-    processes:  row_seconds x batch + n x fixed_seconds + (n - 1) x exchange_seconds
+    processes:  process_row_seconds x batch + n x process_fixed_seconds + (n - 1) x exchange_seconds      (n > 1)
 
 row_seconds, of a row, and fixed_seconds, of a step whatever its rows (update, averages, operations' own time): a line through
-one replica's steps with the batch and with an eighth of it. sum_seconds: a replica's gradients added in memory, measured with plain arrays.
-exchange_seconds: what two processes at half the batch took beyond that; a ring of n on shared cores sends n - 1 times as much.
+one replica's steps with the batch and with an eighth of it. sum_seconds: a replica's gradients added in memory, measured with
+plain arrays. The processes' figures come from a line through two processes' steps with a half and an eighth of the batch (two
+processes may use two cores better than one's threads do): of what it leaves at no rows each takes fixed_seconds at most, the
+rest is the exchange between them; a ring of n on shared cores sends n - 1 times as much as one of 2.
 """
 import dataclasses
 import json
@@ -36,6 +38,8 @@ class Cost:
     row_seconds: float
     fixed_seconds: float
     sum_seconds: float
+    process_row_seconds: float
+    process_fixed_seconds: float
     exchange_seconds: float
     flops: float
 
@@ -72,7 +76,7 @@ def sum_seconds(size: int) -> float:
 
 
 def measure(recipe: str, flags: tuple[str, ...], found: dict, steps: int) -> Cost:
-    """Three short runs: one replica with the batch and with an eighth of it, two processes with half of it."""
+    """Four short runs: one replica with the batch and an eighth of it, two processes with a half and an eighth of it."""
     batch = found["global_batch_size"]
     if batch % 8:
         raise UserError(f"--global_batch_size={batch} must divide by 8 to be spread over 8 replicas; give one that does, "
@@ -81,11 +85,14 @@ def measure(recipe: str, flags: tuple[str, ...], found: dict, steps: int) -> Cos
     whole = step_seconds(recipe, flags, batch=batch, steps=steps)
     part = step_seconds(recipe, flags, batch=eighth, steps=steps)
     row, fixed = line(eighth, part, batch, whole)
-    both = step_seconds(recipe, flags, batch=half, steps=steps, processes=2)
+    two = [step_seconds(recipe, flags, batch=rows, steps=steps, processes=2) for rows in (eighth, half)]
+    process_row, left = line(eighth, two[0], half, two[1])
+    each = min(fixed, left / 2)
     size = sum(sum(program["collectives"]) for program in found["programs"])
     operations = sum(program["flops"] for program in found["programs"]) * batch / found["rows"]
     return Cost(row_seconds=row, fixed_seconds=fixed, sum_seconds=sum_seconds(size),
-                exchange_seconds=max(0.0, both - row * half - 2 * fixed), flops=operations / whole)
+                process_row_seconds=process_row, process_fixed_seconds=each, exchange_seconds=left - 2 * each,
+                flops=operations / whole)
 
 
 def line(x: float, y: float, x2: float, y2: float) -> tuple[float, float]:
@@ -101,7 +108,9 @@ def emulated_seconds(cost: Cost, batch: int, n: int) -> float:
 
 def process_seconds(cost: Cost, batch: int, n: int) -> float:
     """A step of n processes, see the module."""
-    return cost.row_seconds * batch + n * cost.fixed_seconds + (n - 1) * cost.exchange_seconds
+    if n == 1:
+        return cost.row_seconds * batch + cost.fixed_seconds
+    return cost.process_row_seconds * batch + n * cost.process_fixed_seconds + (n - 1) * cost.exchange_seconds
 
 
 def predicted(cost: Cost, found: dict) -> list[dict]:
@@ -110,7 +119,7 @@ def predicted(cost: Cost, found: dict) -> list[dict]:
     entries = [{"kind": "emulated", "replicas": n, "step_seconds": emulated_seconds(cost, batch, n)} for n in EMULATED]
     entries += [{"kind": "processes", "replicas": n, "step_seconds": process_seconds(cost, batch, n)} for n in PROCESSES]
     alone = entries[0]["step_seconds"]
-    # Of shared cores: 1 where replicas cost nothing beyond their arithmetic.
+    # Of shared cores: 1 where replicas cost nothing beyond one replica's step.
     return [{**one, "global_batch_size": batch, "examples_per_second": batch / one["step_seconds"],
              "efficiency": alone / one["step_seconds"]} for one in entries]
 

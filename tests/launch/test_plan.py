@@ -67,7 +67,8 @@ def test_efficiency_is_a_part_of_one_and_falls(name, strong, flops, sizes, utili
     assert entries[-1]["devices"] <= (batch if strong else 2048)
 
 
-COST = local_cost.Cost(row_seconds=1e-3, fixed_seconds=5e-3, sum_seconds=2e-3, exchange_seconds=10e-3, flops=1e9)
+COST = local_cost.Cost(row_seconds=1e-3, fixed_seconds=5e-3, sum_seconds=2e-3, process_row_seconds=0.9e-3,
+                       process_fixed_seconds=4e-3, exchange_seconds=10e-3, flops=1e9)
 
 
 def test_replicas_share_cores_by_hand():
@@ -75,10 +76,27 @@ def test_replicas_share_cores_by_hand():
     assert local_cost.emulated_seconds(COST, 100, 1) == pytest.approx(0.105)
     assert local_cost.emulated_seconds(COST, 100, 4) == pytest.approx(0.1 + 4 * 0.005 + 4 * 0.002)
     assert local_cost.process_seconds(COST, 100, 1) == pytest.approx(0.105)
-    assert local_cost.process_seconds(COST, 100, 4) == pytest.approx(0.1 + 4 * 0.005 + 3 * 0.010)
+    assert local_cost.process_seconds(COST, 100, 4) == pytest.approx(0.09 + 4 * 0.004 + 3 * 0.010)
     entries = local_cost.predicted(COST, {"global_batch_size": 100})
     assert len(entries) == 7 and entries[0]["efficiency"] == 1
     assert entries[3]["efficiency"] == pytest.approx(0.105 / 0.156)
+
+
+def test_the_parts_of_a_cost_are_found_again(monkeypatch):
+    """Where steps cost exactly what the model says, four measurements give its parts back."""
+    def steps(recipe, flags, *, batch, steps, emulated=0, processes=0):
+        return local_cost.process_seconds(COST, batch, processes or 1)
+
+    monkeypatch.setattr(local_cost, "step_seconds", steps)
+    monkeypatch.setattr(local_cost, "sum_seconds", lambda size: 2e-3)
+    found = {"global_batch_size": 128, "rows": 64, "programs": [{"flops": 64e9, "collectives": [4]}]}
+    cost = local_cost.measure("r", (), found, 60)
+    assert cost.row_seconds == pytest.approx(1e-3) and cost.fixed_seconds == pytest.approx(5e-3)
+    assert cost.process_row_seconds == pytest.approx(0.9e-3)
+    # Of 2 x 4 + 10 ms that are left, each process is given 5, as one replica takes: 8 ms remain for the exchange.
+    assert 2 * cost.process_fixed_seconds + cost.exchange_seconds == pytest.approx(18e-3)
+    with pytest.raises(plan.UserError, match="must divide by 8"):
+        local_cost.measure("r", (), {**found, "global_batch_size": 100}, 60)
 
 
 @given(st.integers(1, 1000), st.floats(1e-6, 10), st.integers(1, 1000), st.floats(1e-6, 10))

@@ -28,6 +28,7 @@ from launch.spec import UserError, shown
 ROOT = pathlib.Path(__file__).parents[1]
 LOG_STEPS = 10
 TOLERANCE = 0.25
+REPEATS = 2  # of each run, of which the fastest counts
 EMULATED, PROCESSES = (1, 2, 4, 8), (1, 2, 4)
 
 
@@ -44,9 +45,14 @@ class Cost:
     flops: float
 
 
-def step_seconds(recipe: str, flags: tuple[str, ...], *, batch: int, steps: int, emulated: int = 0, processes: int = 0) -> float:
-    """The time of a step in a run of the trainer, in the fastest of its lines: what else the machine does only adds to it.
-    UserError where the run fails."""
+def step_seconds(recipe: str, flags: tuple[str, ...], **what) -> float:
+    """The time of a step in REPEATS runs of the trainer, in the fastest of their lines: what else the machine does only adds
+    to it. what: as of `_one_run`. UserError where a run fails."""
+    return min(_one_run(recipe, flags, **what) for _ in range(REPEATS))
+
+
+def _one_run(recipe: str, flags: tuple[str, ...], *, batch: int, steps: int, emulated: int = 0, processes: int = 0) -> float:
+    """A run of one replica, of `emulated` ones, or of so many processes."""
     own = [f"--recipe={recipe}", *flags, f"--global_batch_size={batch}", f"--train_steps={steps}", f"--log_steps={LOG_STEPS}",
            "--summary_steps=0", "--histogram_steps=0", "--checkpoint_steps=0", "--eval_steps=0", "--progress=none"]
     with tempfile.TemporaryDirectory() as folder:

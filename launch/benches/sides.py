@@ -18,6 +18,7 @@ import tempfile
 import time
 
 START_SECONDS = 600  # after which a side that is not ready has failed
+FOLDER = "{folder}"  # in a command: the side's own folder
 END_SECONDS = 60  # until a launcher is killed
 POLL_SECONDS = 0.003
 
@@ -27,13 +28,15 @@ class Failed(RuntimeError):
 
 
 class Side:
-    """A process and its log. command: what is run; environment: added to this one's."""
+    """A process, its log and a folder for what it writes. command: what is run; environment: added to this one's."""
 
     def __init__(self, command: list[str], **environment: str):
         self._log = tempfile.TemporaryFile()
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-"))
+        command = [part.replace(FOLDER, str(self.folder)) for part in command]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=self._stdout(), stderr=self._log, text=True, start_new_session=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment})
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TMPDIR": str(self.folder), **environment})
         self.peak_bytes = 0
 
     def _stdout(self):
@@ -50,10 +53,11 @@ class Side:
         return Failed(f"{' '.join(map(str, self.process.args[1:4]))} ended with {self.process.poll()}: {text}")
 
     def close(self) -> None:
-        """Ends the process and all that it started."""
+        """Ends the process and all that it started; deletes what it wrote."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self):
         return self
@@ -102,11 +106,9 @@ class Trainer(Side):
     def __init__(self, *flags: str, launcher: tuple[str, ...] = ("trainer.main",), log_steps: int = 10,
                  pausing: bool = True):
         self._pausing = pausing
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-"))
-        self._lines, self._read = self.folder / "run" / "train" / "metrics.jsonl", 0
-        self._batch = None
-        super().__init__([sys.executable, "-m", *launcher, f"--model_dir={self.folder / 'run'}", f"--log_steps={log_steps}",
-                          *flags])
+        self._batch, self._read = None, 0
+        super().__init__([sys.executable, "-m", *launcher, f"--model_dir={FOLDER}/run", f"--log_steps={log_steps}", *flags])
+        self._lines = self.folder / "run" / "train" / "metrics.jsonl"
         try:
             self._next_line()
         except BaseException:
@@ -162,13 +164,12 @@ class Trainer(Side):
             time.sleep(POLL_SECONDS)
 
     def close(self) -> None:
-        """Ends it and deletes what it wrote."""
-        if not self._pausing:  # a launcher, which ends its workers
+        """As `Side.close`; a launcher ends its workers itself."""
+        if not self._pausing:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(END_SECONDS)
         super().close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def seconds(command: list[str], *, code: int | None = 0) -> float:

@@ -3,10 +3,8 @@
 Options are those of a Config, as text: bare(recipe="digits", precision="float32"). All on made-up or embedded data, one batch
 of which stays in memory.
 """
-import atexit
 import dataclasses
 import pathlib
-import shutil
 import statistics
 import sys
 import tempfile
@@ -156,6 +154,4 @@ def count_collectives(*, replicas: int = 2, **options: str) -> float:
 
 def _folder(run):
     """The run with a folder of its own to write to."""
-    folder = tempfile.mkdtemp(prefix="bench-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return dataclasses.replace(run, config=dataclasses.replace(run.config, model_dir=folder))
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, model_dir=tempfile.mkdtemp()))

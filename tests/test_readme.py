@@ -25,6 +25,6 @@ def test_what_may_change_on_resume():
 
 def test_every_flag_in_readme_exists():
     others = {"output", "dataset", "logdir", "split", "poll_secs", "timeout_secs", "run_once", "step", "from", "num_workers", "evaluator",
-              "kills", "only", "topology", "devices", "check"}
+              "kills", "only", "list", "torch_python", "growth", "topology", "devices", "check"}
     named = set(re.findall(r"--(\w+)", README)) - others
     assert named <= set(FIELDS) | {"help"}, named - set(FIELDS)

@@ -227,9 +227,9 @@ def _staged(micro_batch, first: list[int]):
 
 
 class Rate:
-    """The learning rate of the update that is being traced: what the optimizer asks for."""
+    """The learning rate of the update that is being traced, and the steps before it: what the optimizer asks for."""
 
-    value = None
+    value = step = None
 
     def __call__(self):
         return self.value if self.value is not None else tf.constant(0.0)

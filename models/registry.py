@@ -194,7 +194,6 @@ NETWORKS: dict[str, Network] = {
             arguments={"cell": cell},
             task="forecasting",
             summary=f"the naive forecast of a yearly series, and what {cell.upper()} adds to it",
-            dropout=True,
         )
         for cell in ("gru", "lstm")
     },

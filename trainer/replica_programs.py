@@ -50,13 +50,20 @@ class Program:
             for operation in graph.get_operations():
                 if operation.type in HOST_OPERATIONS:
                     found.append(f"{operation.type} {operation.name}")
-                # Batch normalisation's sixth output is scratch of GPUs, of a size that TensorFlow does not know.
-                for tensor in operation.outputs[:5 if operation.type == "FusedBatchNormV3" else None]:
+                for tensor in () if operation.inputs and _is_scratch(operation.inputs[0]) else operation.outputs:
+                    if _is_scratch(tensor):
+                        continue
                     if tensor.dtype == tf.string:
                         found.append(f"string {tensor.name}")
                     elif tensor.dtype not in (tf.resource, tf.variant) and not tensor.shape.is_fully_defined():
                         found.append(f"shape {tensor.shape} of {tensor.name}")
         return found
+
+
+def _is_scratch(tensor) -> bool:
+    """Batch normalisation's sixth output: scratch of GPUs, of a size that TensorFlow does not know, and of which its gradient
+    makes zeros that nobody reads."""
+    return tensor.op.type == "FusedBatchNormV3" and tensor.value_index == 5
 
 
 def _graphs(graph):

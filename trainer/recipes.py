@@ -152,7 +152,8 @@ def cifar10_densenet() -> Config:
 
     python -m trainer.main --recipe=cifar10_densenet --data_dir=DATA --download
 
-    Not measured yet.
+    With --train_epochs=1: precision @ 1 on the 10,000 test images 0.588, 0.586 with moving averages (n = 1, seed 0,
+    bfloat16, 200 steps of warm-up; on cores too busy for a time). All 30 epochs were not run.
     """
     return _cifar10("cifar10_densenet", "densenet40")
 

@@ -20,7 +20,7 @@ import zipfile
 
 import numpy as np
 
-SECONDS = 30  # of a case: only a reader that waits for ever takes as long
+SECONDS = 60  # of a case: only a reader that waits for ever takes as long
 
 
 class Runs:
@@ -118,6 +118,7 @@ def outcome(command: str, arguments: list[str]) -> dict:
 def main(folder: pathlib.Path) -> None:
     """Every file at every flag."""
     files, found = corpus(folder / "corpus", folder / "ran"), {}
+    importlib.import_module("trainer.train")  # TensorFlow takes its time, which is no case's
     os.chdir(folder)
     for flag, (command, place, arguments) in FLAGS.items():
         for kind, file in files.items():

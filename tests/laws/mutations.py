@@ -25,6 +25,7 @@ CHECKPOINTS = "tests/laws/test_law5_every_checkpoint.py::test_once_in_order_also
 BAD_EXAMPLE = "tests/laws/test_law6_not_finite.py::test_one_bad_example_is_skipped_by_all_replicas_alike"
 TRACES = "tests/laws/test_law9_traces.py"
 KILL = "tests/laws/test_law2_kill.py"
+HOSTILE = "tests/laws/test_law8_hostile_files.py"
 CHECKPOINT = "tests/trainer/test_checkpoint.py"
 PIPELINE = "tests/input_pipeline/test_pipeline.py"
 STEP = "tests/trainer/test_step.py"
@@ -83,12 +84,12 @@ MUTATIONS = (
              "first_row=0 * batch[\"row\"][0], updates", TWO),
     Mutation("every micro-batch the first rows", "trainer/step.py", "value[k * rows:(k + 1) * rows]", "value[:rows]", MICRO),
     Mutation("distortions by place in the worker", "input_pipeline/pipeline.py",
-             "        row = tf.range(rows.start, rows.stop)\n", "        row = tf.range(rows.stop - rows.start)\n", PIPELINE),
+             "rows=batch[\"row\"],", "rows=batch[\"row\"] - rows.start,", PIPELINE),
     Mutation("a killed save's folder is in the way", "trainer/checkpoint.py",
-             "    shutil.rmtree(work, ignore_errors=True)  # of a save that was killed\n    work.mkdir()\n",
-             "    work.mkdir(exist_ok=True)\n    for left in work.iterdir():\n        left.unlink()\n", CHECKPOINT),
-    Mutation("lines beyond the checkpoint stay", "trainer/telling.py", "                self._metrics.drop_after(start)\n",
-             "                pass\n", KILL),
+             "        shutil.rmtree(work)\n    work.mkdir(parents=True)\n",
+             "        pass\n    work.mkdir(parents=True, exist_ok=True)\n    for left in work.iterdir():\n        left.unlink()\n", CHECKPOINT),
+    Mutation("lines beyond the checkpoint stay", "trainer/telling.py", "            self._metrics.drop_after(start)\n",
+             "            pass\n", KILL),
     Mutation("no evaluation after a kill", "trainer/train.py", "enough = step > 0 and self", "enough = False and self",
              f"{SIGNAL}[evaluating]"),
     Mutation("nobody ends the process from outside", "trainer/stopping.py", "        if self._alone:\n", "        if False:\n",
@@ -119,6 +120,10 @@ MUTATIONS = (
              "update()", STEP),
     Mutation("every replica leaves out what is not finite of its own", "trainer/step.py", "        parts = _all_reduce(parts)\n",
              "        parts = _all_reduce([tf.where(tf.math.is_finite(part), part, 0) for part in parts])\n", BAD_EXAMPLE),
+    Mutation("an unreadable example is a crash", "trainer/reading.py", "except pipeline.READ_ERRORS as error:",
+             "except ZeroDivisionError as error:", f"{HOSTILE}::test_an_image_that_is_found_broken_in_mid_run_is_named_and_what_was_saved_stays"),
+    Mutation("first weights from a pipe", "trainer/resolve.py", "place(f\"{path}.index\").is_file()", "place(f\"{path}.index\").exists()",
+             f"{HOSTILE}::test_every_file_gets_one_line"),
     Mutation("no warm-up of the averages", "trainer/step.py",
              "tf.minimum(tf.constant(config.ema_decay), (1 + count) / (10 + count))", "tf.constant(config.ema_decay)", STEP),
 )

@@ -181,6 +181,11 @@ def _last_checks(config: Config, given: dict, info: datasets.Info, plan: devices
 def _has_checkpoint(path: str) -> bool:
     """Whether `path` is a run's folder with a published checkpoint, or the prefix of a checkpoint."""
     folder, name = place(path, "checkpoints"), os.path.basename(path)
-    if folder.is_dir() and manifest.published(folder):
-        return True
-    return place(f"{path}.index").is_file() and re.fullmatch(r"ckpt-[0-9]{8,}", name) is not None
+    try:
+        if folder.is_dir() and manifest.published(folder):
+            return True
+        return place(f"{path}.index").is_file() and re.fullmatch(r"ckpt-[0-9]{8,}", name) is not None
+    except OSError:
+        if not isinstance(folder, pathlib.Path):
+            raise  # a storage that does not answer
+        return False  # a name that is too long, say

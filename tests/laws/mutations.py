@@ -18,13 +18,13 @@ LAW1 = "tests/laws/test_law1_same_run.py"
 TWO = f"{LAW1}::test_same_batches_losses_and_weights[2 replicas, sgd]"
 MICRO = f"{LAW1}::test_same_batches_losses_and_weights[2 replicas x 2 micro-batches, sgd]"
 STOP = "tests/laws/test_law2_resume.py::test_a_stopped_run_ends_as_an_undisturbed_one"
+BEYOND = "tests/laws/test_law2_resume.py::test_what_lies_beyond_the_newest_checkpoint_is_told_once"
 DAMAGE = "tests/laws/test_law3_damage.py"
 SIGNAL = "tests/laws/test_law4_signals.py::test_a_signal_while"
 EXAMPLES = "tests/laws/test_law5_every_example.py"
 CHECKPOINTS = "tests/laws/test_law5_every_checkpoint.py::test_once_in_order_also_after_a_kill"
 BAD_EXAMPLE = "tests/laws/test_law6_not_finite.py::test_one_bad_example_is_skipped_by_all_replicas_alike"
 TRACES = "tests/laws/test_law9_traces.py"
-KILL = "tests/laws/test_law2_kill.py"
 HOSTILE = "tests/laws/test_law8_hostile_files.py"
 CHECKPOINT = "tests/trainer/test_checkpoint.py"
 PIPELINE = "tests/input_pipeline/test_pipeline.py"
@@ -89,7 +89,7 @@ MUTATIONS = (
              "        shutil.rmtree(work)\n    work.mkdir(parents=True)\n",
              "        pass\n    work.mkdir(parents=True, exist_ok=True)\n    for left in work.iterdir():\n        left.unlink()\n", CHECKPOINT),
     Mutation("lines beyond the checkpoint stay", "trainer/telling.py", "            self._metrics.drop_after(start)\n",
-             "            pass\n", KILL),
+             "            pass\n", BEYOND),
     Mutation("no evaluation after a kill", "trainer/train.py", "enough = step > 0 and self", "enough = False and self",
              f"{SIGNAL}[evaluating]"),
     Mutation("nobody ends the process from outside", "trainer/stopping.py", "        if self._alone:\n", "        if False:\n",

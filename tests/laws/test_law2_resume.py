@@ -46,6 +46,17 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(tmp_path):
         assert np.array_equal(ours[name], theirs[name]), name
 
 
+def test_what_lies_beyond_the_newest_checkpoint_is_told_once(tmp_path):
+    """As a kill -9 leaves it between the line of a step and its checkpoint. Mutation: the lines stay."""
+    flags = ("--train_steps=20", "--log_steps=1", "--checkpoint_steps=10", "--summary_steps=5", "--histogram_steps=0", "--deterministic")
+    whole = runs.train(tmp_path, *flags)
+    told = runs.told(whole)
+    for path in [*(tmp_path / "checkpoints").glob("ckpt-00000020.*"), tmp_path / "DONE"]:
+        path.unlink()
+    assert "checkpoints/ckpt-00000010" in runs.train(tmp_path, *flags).out
+    assert runs.told(whole) == told and len(told[0]) == 20
+
+
 def test_fewer_devices_after_a_stop(tmp_path):
     """Stopped on 2 replicas, finished on 1: the same batches, the same losses within law 1's tolerance."""
     flags = ("--train_steps=30", "--log_steps=1", "--model=digits_cnn_regularized", "--precision=float32",

@@ -124,8 +124,10 @@ def _one(model_dir: pathlib.Path, tally: Tally, base: pathlib.Path, whole: compa
                     f"not resumed from {resumed}\n{process.told()}")
         if damage.told:
             lines = [line for line in process.err.splitlines() if line.strip()]
+            # A manifest whose digest is changed cannot be told from a file that is: any of its files is named then.
+            name = path.name if damage.ending != MANIFEST else path.name.removesuffix(MANIFEST)
             tally.check("says in one line what was wrong", where,
-                        len(lines) == 1 and f"checkpoint {damage.step}" in lines[0] and path.name in lines[0],
+                        len(lines) == 1 and f"checkpoint {damage.step}" in lines[0] and name in lines[0],
                         f"stderr: {process.err[-1000:]}")
             aside = [name for name in folder.look(model_dir).files if name.startswith(f"{path.stem.split('.')[0]}.json.")]
             tally.check("the damaged one is set aside", where, bool(aside), "its manifest is not kept under another name")

@@ -10,55 +10,40 @@ import shutil
 import signal
 import sys
 
-from absl import flags
+from absl import flags as absl_flags
 
 from launch.benches import rows, stored
-from launch.spec import HELP, WRONG, UserError, shown
+from trainer import flags
+from trainer.config import UserError
+from trainer.rules import shown
 
 TORCH = ("torch/bin/python", ".venv-torch/bin/python")  # where --torch_python is looked for
 
 
-def define(values: flags.FlagValues) -> None:
-    """This command's flags."""
-    flags.DEFINE_string("only", "", "rows, by name or number, separated by commas", flag_values=values)
-    flags.DEFINE_bool("short", False, "under 10 minutes: fewer rounds, shorter measurements", flag_values=values)
-    flags.DEFINE_bool("list", False, "print the rows, measure nothing", flag_values=values)
-    flags.DEFINE_bool("keep", True, "compare with the last results on this kind of machine, and keep these", flag_values=values)
-    flags.DEFINE_string("torch_python", "", "an interpreter that has torch (default: this one, or torch/bin/python)",
+def define(values: absl_flags.FlagValues) -> None:
+    """This command's absl_flags."""
+    absl_flags.DEFINE_string("only", "", "rows, by name or number, separated by commas", flag_values=values)
+    absl_flags.DEFINE_bool("short", False, "under 10 minutes: fewer rounds, shorter measurements", flag_values=values)
+    absl_flags.DEFINE_bool("list", False, "print the rows, measure nothing", flag_values=values)
+    absl_flags.DEFINE_bool("keep", True, "compare with the last results on this kind of machine, and keep these", flag_values=values)
+    absl_flags.DEFINE_string("torch_python", "", "an interpreter that has torch (default: this one, or torch/bin/python)",
                         flag_values=values)
-    flags.DEFINE_string("growth", "", "a folder: measure how times grow, write tables and plots there, and nothing else",
+    absl_flags.DEFINE_string("growth", "", "a folder: measure how times grow, write tables and plots there, and nothing else",
                         flag_values=values)
 
 
 def main(argv: list[str]) -> int:
     """Measures what `argv` asks for. Returns the exit code: 0, 1 where a row failed, 2."""
-    values = flags.FlagValues()
+    values = absl_flags.FlagValues()
     define(values)
-    if any(argument in HELP for argument in argv[1:]):
-        print(help_text(values))
-        return 0
+    table = [f"  {entry.number:2} {name:14} {entry.summary}" for name, entry in rows.ROWS.items()]
+    return flags.command(argv, values, measure, name="bench", doc="\n".join([__doc__.strip(), "", "Rows", *table]))
+
+
+def measure(values: absl_flags.FlagValues, _: list[str]) -> int:
+    """Runs what the flags ask for."""
     # An exception, so that the processes of both sides are ended.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        return measure(parse(argv, values))
-    except UserError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return WRONG
-
-
-def parse(argv: list[str], values: flags.FlagValues) -> flags.FlagValues:
-    """The flags of `argv`. UserError for anything wrong."""
-    try:
-        rest = values(argv)[1:]
-    except (flags.Error, ValueError) as error:
-        raise UserError(f"{shown(error)}; see --help") from None
-    if rest:
-        raise UserError(f"'{shown(rest[0])}' is not a flag; flags are written --name=value, see --help")
-    return values
-
-
-def measure(values: flags.FlagValues) -> int:
-    """Runs what the flags ask for."""
     try:
         names = rows.selected(values.only)
         before = stored.read(stored.path_of(stored.machine_kind(), short=values.short)) if values.keep else {}
@@ -103,13 +88,6 @@ def torch_python(given: str) -> str:
 def say(line: str) -> None:
     """Tells the user, beside the results."""
     print(f"bench: {line}", file=sys.stderr, flush=True)
-
-
-def help_text(values: flags.FlagValues) -> str:
-    """The description, the flags, the rows."""
-    own = [f"  --{name:14} {values[name].help}" for name in ("only", "short", "list", "keep", "torch_python", "growth")]
-    table = [f"  {entry.number:2} {name:14} {entry.summary}" for name, entry in rows.ROWS.items()]
-    return "\n".join([__doc__.strip(), "", "Flags", *own, "", "Rows", *table])
 
 
 if __name__ == "__main__":

@@ -17,16 +17,13 @@ nothing is assumed to overlap. An estimate, for orders of magnitude; cpu is the 
 """
 import dataclasses
 import json
-import pathlib
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 
-from launch import chips, local_cost, network, spec
+from launch import chips, local_cost, lowered, network, spec
 from launch.spec import UserError, option
 
-ROOT = pathlib.Path(__file__).parents[1]
 # Bytes that a step moves, for each byte of the layers' outputs: libtpu counts 12 in cifar10_tutorial's step on v5e.
 TRAFFIC = 12
 STATES = 8  # float32 numbers that an update reads and writes for each weight
@@ -92,16 +89,10 @@ class Plan:
 
 
 def facts(plan: Plan) -> dict:
-    """What trainer.lowering says of the recipe's step for two replicas. UserError for wrong flags."""
+    """What trainer.lowering says of the recipe's step for two replicas. Raises as `lowered.lower`."""
     flags = [f"--recipe={plan.recipe}", *plan.trainer_flags, "--summary_steps=0", "--histogram_steps=0"]
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([sys.executable, "-m", "trainer.lowering", "2", folder, *flags], stdout=subprocess.DEVNULL,
-                              stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        if done.returncode == spec.WRONG:
-            raise UserError(done.stderr.strip().removeprefix("trainer.lowering: "))
-        if done.returncode:
-            raise RuntimeError(f"trainer.lowering ended with {done.returncode}: {spec.shown(done.stderr[-500:])}")
-        return json.loads(pathlib.Path(folder, "lowering.json").read_text())
+        return lowered.lower(2, folder, flags)
 
 
 def compute_seconds(found: dict, rows: float, *, flops: float, bandwidth: float, utilisation: float) -> float:

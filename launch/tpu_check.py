@@ -17,10 +17,10 @@ import subprocess
 import sys
 import tempfile
 
-from launch import chips, network, spec
+from launch import chips, lowered, network, spec
 from launch.spec import UserError, option
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = lowered.ROOT
 COMPILER = pathlib.Path(__file__).with_name("tpu_compile.py")
 MIB, GIB = 2**20, 2**30
 FORMS = {"step": "step", "summaries": "step with summaries"}
@@ -55,16 +55,12 @@ def run(check: Check) -> int:
         raise UserError(f"--topology={spec.shown(check.topology)} {error}") from None
     python, replicas = check.compiler_python, chips.cores(chip, sides)
     with tempfile.TemporaryDirectory() as folder:
-        lowering = [sys.executable, "-m", "trainer.lowering", str(replicas), folder, f"--recipe={check.recipe}",
-                    *check.trainer_flags]
-        done = subprocess.run(lowering, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-        if done.returncode == spec.WRONG:
-            raise UserError(done.stderr.strip().removeprefix("trainer.lowering: "))
-        if done.returncode:
-            print(f"launch.tpu_check: the step does not lower: {spec.shown(_last_line(done.stderr))}", file=sys.stderr)
+        try:
+            step = lowered.lower(replicas, folder, [f"--recipe={check.recipe}", *check.trainer_flags])
+        except lowered.DoesNotLower as error:
+            print(f"launch.tpu_check: {error}", file=sys.stderr)
             return 1
-        lowered = json.loads(pathlib.Path(folder, "lowering.json").read_text())
-        wanted = [p["name"] for p in lowered["programs"] if p["form"] == "step" or check.summaries]
+        wanted = [p["name"] for p in step["programs"] if p["form"] == "step" or check.summaries]
         # The update of a step with summaries is that of any step.
         wanted = [name for name in wanted if name != "update_summaries"]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -72,28 +68,23 @@ def run(check: Check) -> int:
         done = subprocess.run([python, str(COMPILER), check.topology, folder, *wanted], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, env=environment)
     if done.returncode:
-        print(f"launch.tpu_check: {spec.shown(_last_line(done.stderr))}", file=sys.stderr)
+        print(f"launch.tpu_check: {spec.shown(lowered.last_line(done.stderr))}", file=sys.stderr)
         return 1
-    result = judged(check.topology, lowered, [json.loads(line) for line in done.stdout.splitlines()])
+    result = judged(check.topology, step, [json.loads(line) for line in done.stdout.splitlines()])
     print(json.dumps(result) if check.json else text(result))
     return 0 if result["fits"] else 1
 
 
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "no reason was given"
-
-
-def judged(topology: str, lowered: dict, programs: list[dict]) -> dict:
+def judged(topology: str, step: dict, programs: list[dict]) -> dict:
     """Memory, collectives and time of each program, and whether all of them fit the topology's cores.
 
     A program's peak is what it takes (arguments, results that are not written over arguments, temporary values, code) and
     the variables that lie beside it: those of the model, averages and optimizer that are not among its arguments.
     """
     chip, sides = chips.topology(topology)
-    arguments = {p["name"]: p["arguments"] for p in lowered["programs"]}
+    arguments = {p["name"]: p["arguments"] for p in step["programs"]}
     collective = network.torus(chip, sides)
-    sizes = {name: _bytes(*variable) for name, variable in lowered["variables"].items()}
+    sizes = {name: _bytes(*variable) for name, variable in step["variables"].items()}
     for program in programs:  # as they lie in the TPU's memory, where that is known
         if len(program.get("parameters", ())) == len(arguments[program["name"]]):
             sizes |= {name: size for name, size in zip(arguments[program["name"]], program["parameters"]) if name in sizes}
@@ -111,15 +102,15 @@ def judged(topology: str, lowered: dict, programs: list[dict]) -> dict:
         found.append({**entry, "fits": peak <= chip.core_memory, "peak_bytes": peak, "beside_bytes": beside,
                       "collectives": len(program["collectives"]),
                       "collective_bytes": sum(size for _, size in program["collectives"]),
-                      "collectives_asked": len(next(p["collectives"] for p in lowered["programs"]
+                      "collectives_asked": len(next(p["collectives"] for p in step["programs"]
                                                     if p["name"] == program["name"])),
                       "flops": program["flops"], "bytes_accessed": program["bytes_accessed"],
                       "roofline_seconds": roofline,
                       "all_reduce_seconds": all_reduce, "compile_seconds": program["seconds"]})
-    return {"topology": topology, "chip": chip.name, "cores": chips.cores(chip, sides), "recipe": lowered["recipe"],
-            "model": lowered["model"], "precision": lowered["precision"], "optimizer": lowered["optimizer"],
-            "parameters": lowered["parameters"], "global_batch_size": lowered["global_batch_size"],
-            "rows": lowered["rows"], "core_memory": chip.core_memory, "fits": all(p["fits"] for p in found),
+    return {"topology": topology, "chip": chip.name, "cores": chips.cores(chip, sides), "recipe": step["recipe"],
+            "model": step["model"], "precision": step["precision"], "optimizer": step["optimizer"],
+            "parameters": step["parameters"], "global_batch_size": step["global_batch_size"],
+            "rows": step["rows"], "core_memory": chip.core_memory, "fits": all(p["fits"] for p in found),
             "programs": found, **_step(found)}
 
 

@@ -74,3 +74,25 @@ def fake_cifar10(tmp_path_factory) -> str:
         records[:, 0] %= 10
         records.tofile(folder / "cifar-10-batches-bin" / name)
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def store_service(tmp_path_factory):
+    """Google Cloud Storage on loopback, a gcs.Store."""
+    import gcs
+    with gcs.Store(tmp_path_factory.mktemp("store")) as service:
+        yield service
+
+
+@pytest.fixture
+def store(store_service, monkeypatch):
+    """The same, empty, for this process."""
+    import gcs
+    from input_pipeline import bucket_calls
+    store_service.refuse(None)
+    for name in store_service.names():
+        store_service.delete(name)
+    store_service.requests.clear()
+    gcs.use(store_service, monkeypatch)
+    yield store_service
+    bucket_calls.client.cache_clear()

@@ -98,8 +98,10 @@ class Config:
     whiten_epochs: float = option(0.0, "passes over the training set in which the whitening layer's bias learns under "
                                   "muon_sgd, its rate falling to 0 (0: all, as --lr_schedule says)", group=OPTIMISATION,
                                   at_least=0)
-    warmup_steps: int = option(0, "steps of linear warm-up (0: none; a recipe's is at most a tenth of the run)", group=OPTIMISATION, at_least=0)
-    momentum: float = option(0.0, "of sgd, lars, rmsprop, muon and muon_sgd (0: none)", group=OPTIMISATION, at_least=0, below=1)
+    warmup_steps: int = option(0, "steps of linear warm-up (0: none; a recipe's is at most a tenth of the run)",
+                               group=OPTIMISATION, at_least=0)
+    momentum: float = option(0.0, "of sgd, lars, rmsprop, muon and muon_sgd (0: none)", group=OPTIMISATION, at_least=0,
+                             below=1)
     nesterov: bool = option(False, "Nesterov's form of the momentum of sgd and muon", group=OPTIMISATION)
     weight_decay: float = option(0.0, "wd in wd * sum(w^2) / 2 of the decayed kernels: added to the loss; inside the "
                                  "update for adamw, lamb, lars, muon, muon_sgd (0: none)", group=OPTIMISATION, at_least=0)

@@ -92,6 +92,12 @@ def cluster(text: str) -> tuple[tuple[str, ...], int]:
     return tuple(chiefs + workers), index + (len(chiefs) if kind == "worker" else 0)
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """The two parts of HOST:PORT."""
+    host, port = address.rsplit(":", 1)
+    return host.strip("[]"), int(port)
+
+
 def plan(config: Config) -> Plan:
     """The devices of `config`. UserError where they do not exist or the flags contradict each other."""
     notes = []

@@ -37,8 +37,10 @@ def build(config: Config, plan: devices.Plan) -> tf.distribute.Strategy:
 
 def numerics(config: Config) -> None:
     """Threads, precision, seeds and determinism, before anything else touches TensorFlow."""
-    tf.config.threading.set_intra_op_parallelism_threads(config.intra_op_threads)
-    tf.config.threading.set_inter_op_parallelism_threads(config.inter_op_threads)
+    if config.intra_op_threads:  # 0 is what TensorFlow does unasked
+        tf.config.threading.set_intra_op_parallelism_threads(config.intra_op_threads)
+    if config.inter_op_threads:
+        tf.config.threading.set_inter_op_parallelism_threads(config.inter_op_threads)
     keras.mixed_precision.set_global_policy(POLICIES[config.precision])
     keras.utils.set_random_seed(config.seed % 2**32)
     if config.deterministic:

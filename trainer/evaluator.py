@@ -8,6 +8,7 @@ from trainer import signals
 if __name__ == "__main__":
     signals.install()  # any signal ends it at once: every file it writes is whole or absent
 
+import contextlib
 import os
 import sys
 import time
@@ -53,10 +54,8 @@ def start(values: absl_flags.FlagValues, _: list[str]) -> int:
     if values.run_once and recorded is None:
         raise UserError(f"--model_dir={values.model_dir} has no config.json: no run was started there; give another")
     watcher = Watcher(values)
-    try:
+    with watcher.held:
         return watcher.watch()
-    finally:
-        watcher.leave()
 
 
 class Watcher:
@@ -67,7 +66,7 @@ class Watcher:
         self.folder = place(values.model_dir, "checkpoints")
         self.evaluation, self.announced = None, values.run_once
         self.complaints: set[str] = set()
-        self.lock = None
+        self.held = contextlib.ExitStack()  # the ledger's lock, once there is something to evaluate
 
     def watch(self) -> int:
         """Evaluates what is published, again and again. Returns 0 when nothing more can come."""
@@ -99,11 +98,6 @@ class Watcher:
                 say_at = now + SAY_AGAIN_SECS
             self.sleep(self.flags.poll_secs)
 
-    def leave(self) -> None:
-        """Gives the ledger's lock back."""
-        if self.lock:
-            self.lock.__exit__(None, None, None)
-
     def complain(self, text: str) -> None:
         """Says on stderr what is wrong, once."""
         if text not in self.complaints:
@@ -134,8 +128,7 @@ class Watcher:
 
     def build(self) -> None:
         """Takes the ledger's lock for good, imports TensorFlow, builds the network."""
-        self.lock = watch.Ledger(self.flags.model_dir, self.flags.split).lock()
-        self.lock.__enter__()  # until the end: leave()
+        self.held.enter_context(watch.Ledger(self.flags.model_dir, self.flags.split).lock())
         recorded = resolve.read_recorded(self.flags.model_dir)
         config = restored.settings(recorded, self.flags.model_dir,
                                    data_dir=self.flags.data_dir or recorded["data_dir"])

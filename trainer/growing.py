@@ -46,7 +46,7 @@ class Local:
         return open(self.path, "rb")
 
     def last_byte(self) -> bytes:
-        """None if it is empty or missing."""
+        """The last byte; b"" if the file is empty or missing."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))

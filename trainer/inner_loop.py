@@ -39,12 +39,11 @@ class InnerLoop:
         """One step; its metrics with `extras` and `gradients`, and `waited`."""
         return self._one(iterator)
 
-    def trace(self, iterator, *, observed: bool) -> None:
-        """Traces `run`, or `observe`, for the iterator's batches without running it."""
+    def trace(self, iterator, *, observed: bool) -> tf.Graph:
+        """Traces `run`, or `observe`, for the iterator's batches without running it; its graph."""
         if observed:
-            self._one.get_concrete_function(iterator)
-        else:
-            self._many.get_concrete_function(iterator, tf.TensorSpec([], tf.int64))
+            return self._one.get_concrete_function(iterator).graph
+        return self._many.get_concrete_function(iterator, tf.TensorSpec([], tf.int64)).graph
 
     @property
     def diverged(self) -> bool:

@@ -94,7 +94,8 @@ def lower(run: resolve.Run, replicas: int, folder: pathlib.Path) -> dict:
             "rows": config.global_batch_size // replicas, "grad_accum_steps": config.grad_accum_steps,
             "learning_rate": config.learning_rate, "warmup_steps": config.warmup_steps, "train_steps": config.train_steps,
             "train_examples": run.info.train_examples, "row_activation_bytes": memory.estimate(experiment.model).activations,
-            "tensorflow": tf.__version__, "parameters": sum(map(math.prod, trainable)), "variables": {name: [list(v.shape), v.dtype.name] for name, v in resident.items()},
+            "tensorflow": tf.__version__, "parameters": sum(map(math.prod, trainable)),
+            "variables": {name: [list(v.shape), v.dtype.name] for name, v in resident.items()},
             "programs": programs}
 
 

@@ -26,6 +26,8 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from trainer import momentum as momentum_lib
+
 MOMENTUM = 0.85  # of all but the filters
 ITERATIONS = 3
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan 2024, kellerjordan.github.io/posts/muon: steepest at 0
@@ -46,30 +48,19 @@ class Rates:
     step: Callable[[], tf.Tensor] | None = None
 
 
-class MuonSGD(keras.optimizers.Optimizer):
+class MuonSGD(momentum_lib.OneSlot):
     """See the module. learning_rate: a function. weight_decay: d, of what `decay_only` names."""
 
     def __init__(self, *, learning_rate, momentum, weight_decay, head=(), rates=Rates(), name="muon_sgd"):
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name)
-        self.momentum = momentum
+        super().__init__(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay, name=name)
         # Keys, not variables: Keras would take variables in an attribute for state of the optimizer.
         self._head = frozenset(self._var_key(variable) for variable in head)
         self._brief = frozenset(self._var_key(variable) for variable in rates.brief)
         self._rates = dataclasses.replace(rates, brief=())
 
-    def build(self, variables):
-        """Creates one slot a variable, v."""
-        if self.built:
-            return
-        super().build(variables)
-        self._momentums = self.add_optimizer_variables(variables, "momentum")
-
-    def _apply_weight_decay(self, variables):
-        """Does nothing: the decay is part of `update_step`."""
-
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable by its gradient."""
-        slot, key, rates = self._momentums[self._get_variable_index(variable)], self._var_key(variable), self._rates
+        slot, key, rates = self.slot(variable), self._var_key(variable), self._rates
         if len(variable.shape) == 4 and key not in self._head:
             self.assign(slot, self.momentum * slot + gradient)
             held = variable * (math.sqrt(variable.shape[-1]) / tf.norm(variable))

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from trainer import momentum as momentum_lib
 from trainer import muon_sgd, names
 
 
@@ -129,7 +130,7 @@ class PreReduced:
         assert len(paths) == len(set(paths)), f"optimizer paths are not unique: {sorted(paths)}"
 
 
-class LARS(keras.optimizers.Optimizer):
+class LARS(momentum_lib.OneSlot):
     """Layer-wise adaptive rate scaling (You, Gitman and Ginsburg 2017, arXiv:1708.03888, algorithm 1).
 
     For each variable w of rank 2 or more, with gradient g, decay b and trust coefficient 0.001:
@@ -142,19 +143,8 @@ class LARS(keras.optimizers.Optimizer):
     """
 
     def __init__(self, *, learning_rate, momentum, weight_decay, trust_coefficient=0.001, name="lars"):
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, name=name)
-        self.momentum = momentum
+        super().__init__(learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay, name=name)
         self.trust_coefficient = trust_coefficient
-
-    def build(self, variables):
-        """Creates one slot a variable, v."""
-        if self.built:
-            return
-        super().build(variables)
-        self._momentums = self.add_optimizer_variables(variables, "momentum")
-
-    def _apply_weight_decay(self, variables):
-        """Does nothing: the decay is part of `update_step`."""
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable by its gradient."""
@@ -166,7 +156,7 @@ class LARS(keras.optimizers.Optimizer):
             scale = tf.math.divide_no_nan(weight_norm, tf.norm(gradient) + decay * weight_norm)
             rate *= tf.where(scale > 0, self.trust_coefficient * scale, 1.0)
             gradient += decay * variable
-        slot = self._momentums[self._get_variable_index(variable)]
+        slot = self.slot(variable)
         self.assign(slot, self.momentum * slot + rate * gradient)
         self.assign_sub(variable, slot)
 

@@ -12,7 +12,7 @@ import posixpath
 import stat
 import types
 
-from input_pipeline import bucket
+from input_pipeline import bucket, storage
 
 
 def place(path: str | os.PathLike, *parts: str) -> "pathlib.Path | Address":
@@ -73,19 +73,13 @@ class Address(os.PathLike):
 
     def exists(self) -> bool:
         """Whether there is such an object."""
-        try:
-            bucket.stat(self)
-        except FileNotFoundError:
-            return False
-        return True
-
-    is_file = exists
+        return storage.is_file(self)
 
     is_file = exists
 
     def is_dir(self) -> bool:
         """Whether anything lies below it."""
-        return any(bucket.children(self))
+        return storage.is_folder(self)
 
     def mkdir(self, **_) -> None:
         """Nothing has to be made."""
@@ -103,14 +97,6 @@ class Address(os.PathLike):
 
 def names(folder: str | os.PathLike) -> list[str]:
     """The names of what lies in a folder, sorted. FileNotFoundError: there is none, on this machine."""
-    return sorted(sum(map(list, children(folder)), []))
-
-
-def children(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
-    """The names of the folders and of the files in a folder, each sorted. FileNotFoundError as `names`."""
     if isinstance(folder, Address):
-        folders, entries = bucket.children(folder)
-        return folders, [entry.name for entry in entries]
-    found = sorted(os.listdir(folder))
-    folders = [name for name in found if os.path.isdir(os.path.join(folder, name))]
-    return folders, [name for name in found if name not in folders]
+        return sorted(sum(storage.children(folder), []))
+    return sorted(os.listdir(folder))

@@ -9,17 +9,15 @@ import contextlib
 import socket
 import time
 
-from trainer.devices import Plan
-from trainer.rules import UserError
+from trainer.devices import Plan, host_and_port
+from trainer.rules import NotYet, UserError
 
 AGAIN_SECS = 0.2
 TRY_SECS = 2  # for one connection
 
 
-class Absent(UserError):
-    """Workers that did not come. They may come yet, so a launcher may try again."""
-
-    exit_code = 75
+class Absent(NotYet):
+    """Workers that did not come."""
 
 
 def wait(plan: Plan, *, timeout: float, clock=time.monotonic) -> None:
@@ -31,7 +29,7 @@ def wait(plan: Plan, *, timeout: float, clock=time.monotonic) -> None:
             for worker in list(silent):
                 turn_away()
                 try:
-                    socket.create_connection(split(plan.addresses[worker]), timeout=TRY_SECS).close()
+                    socket.create_connection(host_and_port(plan.addresses[worker]), timeout=TRY_SECS).close()
                     del silent[worker]
                 except OSError as error:
                     silent[worker] = error.strerror or str(error)
@@ -46,16 +44,10 @@ def wait(plan: Plan, *, timeout: float, clock=time.monotonic) -> None:
         turn_away()
 
 
-def split(address: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT."""
-    host, port = address.rsplit(":", 1)
-    return host.strip("[]"), int(port)
-
-
 @contextlib.contextmanager
 def _answering(address: str):
     """Listens at the address; gives the function that ends the connections that came, after the other side has."""
-    host, port = split(address)
+    host, port = host_and_port(address)
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024)
     except OSError:  # the address is not this machine's, as behind a translation of addresses

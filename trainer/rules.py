@@ -31,6 +31,12 @@ class UserError(ValueError):
 
     exit_code = 2
 
+
+class NotYet(UserError):
+    """What may mend itself: the same command, later, may succeed, so a launcher tries again. EX_TEMPFAIL of sysexits.h."""
+
+    exit_code = 75
+
     def __init__(self, message: str):
         super().__init__(one_line(message))
 

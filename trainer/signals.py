@@ -28,16 +28,14 @@ def install() -> None:
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, _handler)
-    signal.signal(signal.SIGINT, _handler)
+    _handle()
     threading.Thread(target=_watch, args=(read_end,), name="signals", daemon=True).start()
 
 
 def take_back() -> None:
     """Takes SIGTERM over again where `install` had: MultiWorkerMirroredStrategy's C++ part takes it for itself."""
     if signal.getsignal(signal.SIGTERM) is _handler:  # as Python remembers it
-        signal.signal(signal.SIGTERM, _handler)
-        signal.signal(signal.SIGINT, _handler)
+        _handle()
 
 
 def on_signal(callback) -> None:
@@ -69,6 +67,11 @@ def exit_code() -> int:
 def leave(number: int) -> None:
     """Ends the process now, without clean-up: every file is whole or absent at any moment."""
     os._exit(128 + number)
+
+
+def _handle() -> None:
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, _handler)
 
 
 def _handler(*_) -> None:

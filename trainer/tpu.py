@@ -14,6 +14,7 @@ What waiting cannot mend (no such TPU, no permission, preempted) is a UserError,
 after which a launcher tries again. Tested against an API on loopback; never run on a TPU.
 """
 import dataclasses
+import functools
 import http.client
 import queue
 import socket
@@ -22,7 +23,8 @@ import time
 from collections.abc import Callable
 
 from trainer.config import UserError
-from trainer.rules import shown
+from trainer.devices import host_and_port
+from trainer.rules import NotYet, shown
 
 WAIT_SECS, POLL_SECS = 1200.0, 15.0
 ANSWER_SECS = 60.0  # of the API, for one question
@@ -32,12 +34,6 @@ WORDS = {401: "no valid credentials; run gcloud auth application-default login",
          403: "no permission to see it; the account needs the role roles/tpu.viewer, and the project the Cloud TPU API",
          404: "there is no such TPU in this zone and project; see --tpu_zone, --gcp_project and gcloud compute tpus list",
          400: "the API does not understand the name, zone or project"}
-
-
-class NotYet(UserError):
-    """The TPU may yet come: the same command, later, may succeed. 75 is EX_TEMPFAIL of sysexits.h."""
-
-    exit_code = 75
 
 
 class _Transient(Exception):
@@ -82,23 +78,23 @@ def ready(tpu: str, *, zone: str = "", project: str = "", version: str = "", say
     """
     if tpu == "local":
         return
-    end = clock() + wait_secs
+    what, end = f"--tpu={shown(tpu)}", clock() + wait_secs
+    until = functools.partial(_until, say=say, end=end, poll_secs=poll_secs, sleep=sleep, clock=clock)
     if tpu.startswith("grpc://"):
         addresses = tpu.removeprefix("grpc://").split(",grpc://")  # Kubernetes gives those of all hosts
-        _until(lambda: [_answers(address, answer_secs) for address in addresses][-1], f"--tpu={shown(tpu)}", say, end, poll_secs, sleep, clock)
+        until(lambda: [_answers(address, answer_secs) for address in addresses][-1], what)
         return
-    what = f"--tpu={shown(tpu)}"
     client = _client(tpu, zone, project, credentials, what)
     where = f"{what} in {client._zone} of project {client._project}"
-    node = _until(lambda: _asked(client, where, answer_secs), where, say, end, poll_secs, sleep, clock)
+    node = until(lambda: _asked(client, where, answer_secs), where)
     if version and node.version and node.version != version:
         say(f"{where}: its software is {node.version}, this TensorFlow {version}: it is changed, and the TPU restarts")
         _configure(client, version, where)
         sleep(poll_secs)  # it takes a moment before the API knows of the restart
-        _until(lambda: _asked(client, where, answer_secs), where, say, end, poll_secs, sleep, clock)
+        until(lambda: _asked(client, where, answer_secs), where)
 
 
-def _until(ask, where: str, say, end: float, poll_secs: float, sleep, clock):
+def _until(ask, where: str, *, say, end: float, poll_secs: float, sleep, clock):
     """What `ask` gives once it is ready, with a line at every change. UserError, NotYet."""
     told, start = None, clock()
     while True:
@@ -199,9 +195,8 @@ class _Port:
 
 def _answers(address: str, answer_secs: float) -> _Port:
     """That something listens at HOST:PORT. _Transient where not."""
-    host, port = address.rsplit(":", 1)
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=answer_secs).close()
+        socket.create_connection(host_and_port(address), timeout=answer_secs).close()
     except (OSError, OverflowError) as error:
         raise _Transient(f"{shown(address)} does not answer: {shown(error)}") from None
     return _Port()

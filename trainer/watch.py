@@ -13,11 +13,12 @@ import json
 import os
 import time
 
+from input_pipeline import storage
 from trainer import files, manifest
 from trainer.config import UserError
 from trainer.files import exclusive, write_whole
 from trainer.names import score
-from trainer.places import children, place
+from trainer.places import place
 from trainer.recorded import read_recorded
 from trainer.writers import JsonLines
 
@@ -128,7 +129,7 @@ class Ledger:
 def ledgers(model_dir: str | os.PathLike, **options) -> list[Ledger]:
     """The ledger of every split that was evaluated."""
     try:
-        splits, _ = children(place(model_dir, "eval"))
+        splits, _ = storage.children(place(model_dir, "eval"))
     except FileNotFoundError:
         return []
     return [Ledger(model_dir, split, **options) for split in splits]

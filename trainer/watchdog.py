@@ -26,12 +26,12 @@ import traceback
 from collections.abc import Callable
 
 from trainer import rendezvous
-from trainer.devices import Plan
+from trainer.devices import Plan, host_and_port
 from trainer.heartbeat import PART_BITS, TOKEN_PARTS, Chief, Links, Member
-from trainer.rules import UserError, one_line
+from trainer.rules import NotYet, UserError, one_line
 from trainer.whereabouts import RANK, Position, Seen, building
 
-HUNG = 75  # the exit code: EX_TEMPFAIL of sysexits.h
+HUNG = NotYet.exit_code
 DEFAULT_SECS = 300  # of several workers; one alone only says so
 FIRST_STEP_SECS = 600  # at least, for a call that traces and compiles
 SAMPLE_SECS, BEAT_SECS = 0.05, 0.5
@@ -272,7 +272,7 @@ class Watchdog:
         return ", ".join(f"worker {worker} is {self._seen[worker].words(now)}" for worker in sorted(workers)[:3]) + more
 
     def _host(self, worker: int) -> str:
-        return rendezvous.split(self._plan.addresses[worker])[0]
+        return host_and_port(self._plan.addresses[worker])[0]
 
     def _verdict(self, text: str, code: int) -> None:
         """Tells all others, and ends this process."""

@@ -29,8 +29,7 @@ LOCAL = (*TRANSIENT, "data_dir", "model_dir", "init_from", "pretrained_weights",
 def meet(strategy: tf.distribute.Strategy, run: Run, watchdog: Watchdog) -> None:
     """The start of several workers: tries the all-reduce, connects their watchdogs, compares what they are about to do.
 
-    UserError, on every worker: a
-    wrong sum, or another configuration, data set or installation on one of them.
+    UserError, on every worker: a wrong sum, or another configuration, data set or installation on one of them.
     """
     plan = run.plan
     if plan.workers == 1:

@@ -72,7 +72,7 @@ def trace(blocks: list[int]):
             recipe="cifar10_resnet18", dataset="synthetic", blocks=",".join(map(str, blocks)), global_batch_size="16",
             train_steps="1000")
         start = time.perf_counter()
-        built.loop._many.get_concrete_function(batches, tf.constant(1, tf.int64))
+        built.loop.trace(batches, observed=False)
         traced = time.perf_counter() - start
         steps.steps(built, batches, 1)
         held = sum(np.prod(v.shape) for group in built.state.variables().values() for v in group.values())

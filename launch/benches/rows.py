@@ -4,7 +4,6 @@
 
 A row is a function of `Options` that yields results, dicts as the command prints them.
 """
-import contextlib
 import dataclasses
 import statistics
 import subprocess
@@ -179,8 +178,7 @@ def replicas(options):
         if options.short and recipe != "cifar10_tutorial":
             continue
         given = {"recipe": recipe, "dataset": "synthetic", "precision": "float32"}
-        with contextlib.ExitStack() as stack:
-            one = stack.enter_context(Worker("steps:bare", **given))
+        with Worker("steps:bare", **given) as one:
             for count, most in bounds.items():
                 if options.short and count == 8:
                     continue

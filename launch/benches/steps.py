@@ -146,8 +146,7 @@ def count_collectives(*, replicas: int = 2, **options: str) -> float:
     distribution.build(run.config, run.plan)
     # TensorFlow's own all-reduce, which is an operation; ours for emulated devices is a sum in memory.
     built = experiment.Experiment(run, tf.distribute.MirroredStrategy([f"/cpu:{k}" for k in range(replicas)]))
-    graph = built.loop._many.get_concrete_function(built.batches(0), tf.constant(1, tf.int64)).graph
-    graph = graph.as_graph_def()
+    graph = built.loop.trace(built.batches(0), observed=False).as_graph_def()
     nodes = [node.op for node in graph.node] + [node.op for f in graph.library.function for node in f.node_def]
     return sum(op.startswith("CollectiveReduce") for op in nodes) / replicas
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import gcs
 import numpy as np
 import pytest
 import shard_files
@@ -16,22 +15,9 @@ from test_series import lines as months
 from input_pipeline import augment, bucket, bucket_calls, datasets, pipeline, record_index, shards, storage, tfrecord
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with gcs.Store(tmp_path_factory.mktemp("store")) as store:
-        yield store
-
-
-@pytest.fixture
-def store(service, monkeypatch):
-    service.refuse(None)
-    for name in service.names():
-        service.delete(name)
-    service.requests.clear()
-    gcs.use(service, monkeypatch)
+@pytest.fixture(autouse=True)
+def no_set_is_known():
     tfrecord._found_once.cache_clear()
-    yield service
-    bucket_calls.client.cache_clear()
 
 
 def test_an_object_is_what_was_written_and_no_other_generation_is_replaced(store):

@@ -19,8 +19,6 @@ from trainer.experiment import Experiment
 
 FLOATS = 4
 
-pytestmark = pytest.mark.slow  # it wants a process in which nobody has set TensorFlow's threads
-
 
 @pytest.fixture(autouse=True)
 def policy():

@@ -6,34 +6,16 @@ import sys
 import threading
 import time
 
-import gcs
 import pytest
 import runs
 from test_checkpoint import state
 
-from input_pipeline import bucket, bucket_calls
-from trainer import checkpoint, events, files, growing, lease, manifest, places, watch, writers
+from input_pipeline import bucket, storage
+from trainer import checkpoint, events, files, growing, lease, manifest, watch, writers
 from trainer.config import UserError
 from trainer.places import place
 
 RUN = "gs://bucket/run"
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with gcs.Store(tmp_path_factory.mktemp("store")) as store:
-        yield store
-
-
-@pytest.fixture
-def store(service, monkeypatch):
-    service.refuse(None)
-    for name in service.names():
-        service.delete(name)
-    service.requests.clear()
-    gcs.use(service, monkeypatch)
-    yield service
-    bucket_calls.client.cache_clear()
 
 
 class Crash(BaseException):
@@ -293,4 +275,4 @@ def test_small_files_are_read_with_suspicion(store):
             files.read_json(f"{RUN}/{name}.json")
     with pytest.raises(FileNotFoundError):
         files.read_json(f"{RUN}/none.json")
-    assert places.children(place(RUN)) == ([], ["a.json", "b.json"])
+    assert storage.children(place(RUN)) == ([], ["a.json", "b.json"])

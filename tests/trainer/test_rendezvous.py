@@ -26,7 +26,7 @@ def test_all_come_each_at_its_time():
         try:
             rendezvous.wait(plan(addresses, worker), timeout=60)
             came.append(worker)
-            server = socket.create_server(rendezvous.split(addresses[worker]))  # as TensorFlow does: it answers from now on
+            server = socket.create_server(devices.host_and_port(addresses[worker]))  # as TensorFlow does: it answers from now on
             threads[worker].server = server
         except Exception as error:
             failed.append(error)
@@ -61,11 +61,11 @@ def test_who_does_not_come_is_named():
 
 def test_a_port_that_another_has():
     addresses = cluster.local(2)
-    with socket.create_server(("", rendezvous.split(addresses[1])[1])), pytest.raises(UserError, match="cannot have") as caught:
+    with socket.create_server(("", devices.host_and_port(addresses[1])[1])), pytest.raises(UserError, match="cannot have") as caught:
         rendezvous.wait(plan(addresses, 1), timeout=5)
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize("address, parts", [("a.b:1", ("a.b", 1)), ("[::1]:22", ("::1", 22))])
 def test_split(address, parts):
-    assert rendezvous.split(address) == parts
+    assert devices.host_and_port(address) == parts

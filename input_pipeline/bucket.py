@@ -41,14 +41,15 @@ _FIELDS = "name,size,generation,crc32c,updated"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """An object. modified: seconds since 1970; age: seconds since then. Both by the server's clock."""
+    """An object. modified: seconds since 1970; age: seconds from then to the answer, no part of what the object is. Both by the
+    server's clock."""
 
     name: str
     size: int
     generation: int
     crc32c: str
     modified: float
-    age: float = 0.0
+    age: float = dataclasses.field(default=0.0, compare=False)
 
 
 def is_address(path: str | os.PathLike) -> bool:

@@ -13,7 +13,7 @@ PACKAGES = ("models", "input_pipeline", "trainer", "launch")
 LAYERS = (
     ("names", "signals", "quiet", "stopwatch"),
     ("rules", "config", "places", "lease", "files", "growing", "writers"),
-    ("cadence", "reading", "momentum"),
+    ("cadence", "reading"),
     ("recipes", "devices", "flags", "manifest", "recorded", "tpu"),
     ("checks", "transfer"),
     ("resolve", "heartbeat", "rendezvous", "whereabouts"),
@@ -21,7 +21,7 @@ LAYERS = (
     ("workers",),
     ("classification", "reconstruction", "forecasting"),
     ("watch", "checkpoint", "task", "schedules", "optimizers", "distribution", "events", "image_files", "replica_programs",
-     "muon_sgd"),
+     "muon_sgd", "momentum"),
     ("state", "summaries", "evaluate"),
     ("step",),
     ("inner_loop", "report"),

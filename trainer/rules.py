@@ -31,14 +31,14 @@ class UserError(ValueError):
 
     exit_code = 2
 
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
 
 class NotYet(UserError):
     """What may mend itself: the same command, later, may succeed, so a launcher tries again. EX_TEMPFAIL of sysexits.h."""
 
     exit_code = 75
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ import textwrap
 
 from absl import flags
 
+from input_pipeline import flag_files
+
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 SHOWN_CHARACTERS = 100  # of a value in a message
 LINE_CHARACTERS = 1000  # of a message
@@ -25,13 +27,14 @@ def whole_number(values: flags.FlagValues, name: str, default: int, text: str, *
 
 def read(argv: list[str], values: flags.FlagValues) -> None:
     """Parses `argv` into `values`. ValueError: the flag, its value, the rule, a fix."""
-    for argument in argv[1:]:
+    arguments = flag_files.expanded(argv[1:])
+    for argument in arguments:
         if argument.startswith(("--undefok", "-undefok")):
             raise ValueError("--undefok is not taken: every flag must be known; leave it out")
         if argument.startswith("-") and len(argument.split("=", 1)[0]) > SHOWN_CHARACTERS:
             raise ValueError(f"{shown(argument)} is not a flag; see --help")
     try:
-        rest = values(argv)[1:]
+        rest = values([argv[0], *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, list(values), n=1)
         more = f"; did you mean --{near[0]}?" if near else "; see --help"

@@ -4,15 +4,13 @@
     flags.help_text()                      # every flag with its default
     rest = flags.read(sys.argv, values)    # another command's own absl flags, held to the same rules
 """
-import contextlib
-import io
-import re
 import sys
 import textwrap
 from collections.abc import Callable
 
 from absl import flags
 
+from input_pipeline import flag_files
 from trainer import config
 from trainer.config import FIELDS, UserError
 from trainer.rules import SHOWN_CHARACTERS, Rule, listed, shown, suggestion, text_of
@@ -54,13 +52,16 @@ def read(argv: list[str], values: flags.FlagValues) -> list[str]:
     """Parses `argv` into `values`; returns the arguments that are no flags. UserError for a wrong flag.
 
     absl's integer, float, boolean, enum and string flags are held to `rules`: absl takes 0x10, 1_000 and nan.
-    `--flagfile=FILE` is absl's: it stands for the flags in a file, one a line.
+    `--flagfile=FILE` stands for the flags in a file, one a line.
     """
     for name in values:
         rule = _rule(values[name])
         if rule:
             values[name].parser = _Parser(name, rule)
-    arguments = _with_flag_files(argv[1:], values)
+    try:
+        arguments = flag_files.expanded(argv[1:])
+    except ValueError as error:
+        raise UserError(str(error)) from None
     for written in (argument.split("=", 1)[0] for argument in arguments if argument.startswith("-")):
         if written in ("--undefok", "-undefok"):
             raise UserError("--undefok is not taken: every flag must be known; leave it out")
@@ -114,22 +115,6 @@ def _rule(flag: flags.Flag) -> Rule | None:
     if type(parser) is flags.EnumParser and parser.case_sensitive:
         return Rule(kind=str, choices=tuple(parser.enum_values))
     return Rule(kind=str) if type(parser) is flags.ArgumentParser else None
-
-
-def _with_flag_files(arguments: list[str], values: flags.FlagValues) -> list[str]:
-    """The arguments with those of the flag files in their place. UserError for a file that cannot be read."""
-    complaints = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaints):  # absl only warns of a file that names itself
-            arguments = values.read_flags_from_files(arguments, force_gnu=False)
-        problem = complaints.getvalue().removeprefix("Warning: ")
-    except flags.CantOpenFlagFileError as error:
-        problem = re.sub(r".*\[Errno [0-9]+\] ", "", str(error))
-    except (flags.Error, OSError, ValueError) as error:
-        problem = str(error)
-    if problem:
-        raise UserError(f"--flagfile must name a text file with one flag a line: {problem}")
-    return arguments
 
 
 def help_text() -> str:

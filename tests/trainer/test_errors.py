@@ -42,7 +42,7 @@ COMMAND_LINE = [
     wrong("--undefok=foo", "--foo=1", says="--undefok is not taken: every flag must be known"),
     wrong("--undefok", "foo", says="--undefok is not taken"),
     wrong("--flagfile=absent", says="--flagfile must name a text file | No such file or directory: 'absent'"),
-    wrong("--flagfile=.", says="--flagfile must name a text file | Is a directory"),
+    wrong("--flagfile=.", says="--flagfile must name a text file | is a folder"),
     wrong("--flagfile", says="--flagfile must name a text file"),
     wrong("--flagfile=f", files={"f": "--seed=1\n--flagfile=f\n"}, says="--flagfile must name | circular"),
     wrong("--flagfile=f", files={"f": "# a comment\n--seed=-1\n"}, says="--seed=-1 must be at least 0"),

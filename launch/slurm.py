@@ -23,6 +23,7 @@ LATEST_SIGNAL = 60  # seconds by which SLURM may send a signal earlier than aske
 SCRIPT = r"""#!/bin/bash
 {directives}
 cd {folder} || exit 2
+export PYTHONUNBUFFERED=1  # srun --unbuffered would be a terminal: progress bars, and stacks in pieces
 limit= cancelled= first=$(mktemp)
 trap 'rm -f "$first"' EXIT
 trap 'limit=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1  # the time limit is near: every worker, and not this script
@@ -88,7 +89,7 @@ def script(job: SlurmJob, *, python: str, folder: str) -> str:
     fixed = ["--requeue", "--open-mode=append", "--output=%x-%j.log",
              f"--signal=B:USR1@{round(job.grace_secs) + LATEST_SIGNAL}"]
     lines = [*(f"--{name}={value}" for name, value in asked.items() if value), *fixed]
-    srun = ["srun", "--kill-on-bad-exit=1", "--distribution=block", "--label", "--unbuffered"]
+    srun = ["srun", "--kill-on-bad-exit=1", "--distribution=block", "--label"]
     if job.cpus_per_worker:
         srun.append(f"--cpus-per-task={job.cpus_per_worker}")  # since 22.05 a step does not take it from its job
     worker = job.worker_command(python)

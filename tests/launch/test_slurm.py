@@ -1,7 +1,8 @@
 """launch.slurm: the rendered script; its logic on a real SLURM of two nodes with small programs in the trainer's place;
 and one run of the real trainer there.
 
-Mutations: no --kill-on-bad-exit; the signal goes to the workers and not to the script; a complete run is requeued.
+Mutations: no --kill-on-bad-exit; the signal goes to the workers and not to the script; a complete run is requeued; srun
+--unbuffered, which is a terminal.
 """
 import os
 import pathlib
@@ -35,7 +36,7 @@ def test_what_slurm_is_asked_for():
     assert directives(text) == [
         "--job-name=fast", "--ntasks=4", "--partition=gpu", "--time=4:00:00", "--nodes=2", "--gpus-per-task=2",
         "--cpus-per-task=8", "--requeue", "--open-mode=append", "--output=%x-%j.log", "--signal=B:USR1@120"]
-    assert "srun --kill-on-bad-exit=1 --distribution=block --label --unbuffered --cpus-per-task=8 " in text
+    assert "srun --kill-on-bad-exit=1 --distribution=block --label --cpus-per-task=8 " in text
     assert ("/v/bin/python -m launch.cluster -- /v/bin/python -m trainer.main --recipe=digits --model_dir=runs/digits "
             "--strategy=multi_worker 2>&1 |") in text
     assert "cd '/my checkout' || exit 2" in text and "trainer.evaluator" not in text
@@ -89,6 +90,7 @@ folder = pathlib.Path(os.environ["FOLDER"])
 task = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
 start = len(list(folder.glob(f"start-{task}-*")))
 (folder / f"start-{task}-{start}").write_text(os.environ["TF_CONFIG"])
+print("terminal:", sys.stdout.isatty())
 plan = json.loads((folder / "plan").read_text())
 what = plan[min(start, len(plan) - 1)][task]
 def stop(number, frame):
@@ -171,6 +173,15 @@ def test_crashes_are_bounded(cluster, submit, tmp_path):
     number = submit("[[1, 1]]", "--max_restarts=1")
     assert cluster.wait(number, "FAILED")["ExitCode"] == "1:0"
     assert [f"(start {k} of 2)" in log(tmp_path, number) for k in (1, 2, 3)] == [True, True, False]
+
+
+@pytest.mark.slow
+def test_the_log_has_what_workers_say_at_once_and_no_progress_bars(cluster, submit, tmp_path):
+    number = submit('[["wait", "wait"]]')
+    runs.wait_for(lambda: all((tmp_path / f"ready-{k}-0").exists() for k in range(2)), seconds=60)
+    runs.wait_for(lambda: log(tmp_path, number).count("terminal:") == 2, seconds=30)
+    assert sorted(log(tmp_path, number).splitlines()) == ["0: terminal: False", "1: terminal: False"]
+    cluster("scancel", number)
 
 
 @pytest.mark.slow

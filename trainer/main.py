@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
         if run.config.fast_dev_run:
             from trainer import fast_dev_run
             return fast_dev_run.run(run, argv)
-        quiet.import_tensorflow(errors=run.plan.kind == "GPU")
+        quiet.import_tensorflow(errors=run.plan.kind == "GPU", local_tpu=run.plan.tpu == "local")
         from trainer import train
         return train.run(run)
     except config.UserError as error:

@@ -61,7 +61,10 @@ def class_names(data_dir: str) -> tuple[str, ...]:
     path = os.path.join(data_dir, FOLDER, "batches.meta.txt")
     if not storage.is_file(path):
         return CLASSES
-    text = storage.read_whole(path, MAX_META_BYTES).decode("utf-8")
+    try:
+        text = storage.read_whole(path, MAX_META_BYTES).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text; delete it, or write one name a line") from None
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if len(names) != len(CLASSES):
         raise ValueError(f"{path} names {len(names)} classes instead of {len(CLASSES)}; "

@@ -1,4 +1,7 @@
-"""cifar10: the binary records are read as they are laid out, and damage is named."""
+"""cifar10: the binary records are read as they are laid out, and damage is named.
+
+Mutation: names that are no text are decoded without a word of where they stand.
+"""
 
 import os
 import pathlib
@@ -6,6 +9,8 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from input_pipeline import cifar, datasets
 
@@ -103,6 +108,35 @@ def test_a_file_of_broken_records_is_refused(tmp_path, length, words):
     path.write_bytes(bytes(length))
     with pytest.raises(ValueError, match=f"some.bin.*{words}.*3073"):
         cifar.read_file(str(path))
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=300)
+@given(st.integers(0, 3 * 3073), st.binary(max_size=6), st.integers(0, 3 * 3073))
+def test_any_file_is_whole_records_or_a_value_error(tmp_path_factory, place, new, length):
+    whole = b"\5" * (3 * 3073)
+    content = whole[:place] + new + whole[place + length:]
+    path = tmp_path_factory.mktemp("cifar") / "some.bin"
+    path.write_bytes(content)
+    records = [content[start:start + 3073] for start in range(0, len(content), 3073)]
+    if not content or len(records[-1]) < 3073 or any(record[0] > 9 for record in records):
+        with pytest.raises(ValueError, match=r"some\.bin: (the record|label \d+) at byte \d+"):
+            cifar.read_file(str(path))
+    else:
+        images, labels = cifar.read_file(str(path))
+        assert labels.tolist() == [record[0] for record in records]
+        assert [image.transpose(2, 0, 1).tobytes() for image in images] == [record[1:] for record in records]
+
+
+@settings(derandomize=True, database=None, deadline=None, max_examples=300)
+@given(st.binary(max_size=40) | st.lists(st.text(max_size=4), max_size=12).map(lambda names: "\n".join(names).encode()))
+def test_any_class_names_are_ten_or_a_value_error(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("cifar") / "cifar-10-batches-bin" / "batches.meta.txt"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    try:
+        assert len(cifar.class_names(str(path.parents[1]))) == 10
+    except ValueError as error:
+        assert "batches.meta.txt" in str(error)
 
 
 def test_real_data(cifar10):

@@ -188,6 +188,32 @@ def test_what_is_too_large_to_be_ours_is_not_taken_into_memory(metrics):
         metrics.drop_after(1)
 
 
+LINES = some.dictionaries(some.sampled_from(["step", "loss", "weights", "examples"]),
+                          VALUES | some.floats() | some.text(max_size=3) | some.just(10**400) | some.lists(VALUES, max_size=2)
+                          ).map(lambda record: json.dumps(record).encode())
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(some.lists(LINES | some.binary(max_size=20), max_size=4).map(b"\n".join), some.integers(-5, 5))
+def test_any_file_is_records_or_one_line_and_a_restart_keeps_no_later_step(tmp_path_factory, data, step):
+    metrics = JsonLines(tmp_path_factory.mktemp("any") / "metrics.jsonl")
+    with open(metrics.path, "wb") as file:
+        file.write(data)
+    try:
+        records = JsonLines.read(metrics.path)
+    except UserError as error:
+        assert re.match(rf"{metrics.path}, line \d+: ", str(error)) and str(error).isprintable()
+        with pytest.raises(UserError, match="metrics.jsonl, line"):
+            metrics.drop_after(step)
+        assert content(metrics) == data
+        return
+    kept = [record for record in records if record["step"] <= step]
+    assert metrics.drop_after(step) == len(records) - len(kept)
+    assert repr(JsonLines.read(metrics.path)) == repr(kept)
+    metrics.append({"step": step})
+    assert repr(JsonLines.read(metrics.path)) == repr([*kept, {"step": step}])
+
+
 def test_a_file_that_is_none_is_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} cannot be read: Is a directory; restore the file"):
         JsonLines.read(tmp_path)

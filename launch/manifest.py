@@ -3,8 +3,9 @@
     jobset, policy = manifest.jobset(job), manifest.network_policy(job)
 
 Workers with GPUs or CPUs are the pods of one indexed job; each builds TF_CONFIG from its completion index and the host
-names that the JobSet's headless service gives them. On TPUs the hosts of all slices run TensorFlow's TPU server, and
-one worker drives them. The first failure ends all pods; the JobSet starts them again, except after codes 2 and 3.
+names that the JobSet's headless service gives them. A TPU slice of one host is driven there; the hosts of larger ones,
+and of several slices, run TensorFlow's server, and one worker drives them. The first failure ends all pods; the JobSet
+starts them again, except after codes 2 and 3.
 """
 import dataclasses
 import math
@@ -18,6 +19,7 @@ PORT, TPU_PORT = 2222, 8470
 USER = 65532
 VOLUME = "/data"  # where --claim is mounted
 LABEL = "jobset.sigs.k8s.io/jobset-name"  # which JobSet's controller puts on every pod
+EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"  # a slice's pods in one node pool, and no other slice's there
 SLICE = "metadata.annotations['jobset.sigs.k8s.io/job-index']"
 DNS_LABEL = "[a-z]([a-z0-9-]{0,38}[a-z0-9])?"
 QUANTITY = r"[0-9]+(\.[0-9]+)?(m|[kMGTP]i?)?"
@@ -87,6 +89,11 @@ class KubernetesJob(spec.Job):
         chips = math.prod(int(side) for side in self.topology.split("x"))
         return math.ceil(chips / self.chips_per_host)
 
+    @property
+    def served(self) -> bool:
+        """Whether the TPU is of several hosts, which serve the one worker that drives them."""
+        return self.tpu and self.hosts * self.slices > 1
+
     def pods(self, kind: str, jobs: int, pods: int) -> list[str]:
         """The pods' host names, which the headless service makes known."""
         return [f"{self.name}-{kind}-{j}-{p}.{self.name}" for j in range(jobs) for p in range(pods)]
@@ -95,16 +102,15 @@ class KubernetesJob(spec.Job):
 def jobset(job: KubernetesJob) -> dict:
     """The JobSet."""
     jobs = [_worker(job)]
-    if job.tpu:
+    if job.served:
         jobs.append(_tpu_hosts(job))
     if job.evaluator:
         command = job.evaluator_command("python")
         pod = _pod(job, command, {"CUDA_VISIBLE_DEVICES": "-1"})
         jobs.append(_replicated(job, EVALUATOR, pod, restarts=job.max_restarts))
-    annotations = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2", "kind": "JobSet",
-        "metadata": {"name": job.name, "namespace": job.namespace} | ({"annotations": annotations} if job.tpu else {}),
+        "metadata": {"name": job.name, "namespace": job.namespace},
         "spec": {
             "network": {"enableDNSHostnames": True, "subdomain": job.name, "publishNotReadyAddresses": True},
             # The TPU's servers never end by themselves.
@@ -122,7 +128,8 @@ def network_policy(job: KubernetesJob) -> dict:
     """
     own = {"podSelector": {"matchLabels": {LABEL: job.name}}}
     dns = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}},
-           {"ipBlock": {"cidr": "169.254.20.10/32"}}]  # the cache on the node
+           {"ipBlock": {"cidr": "169.254.20.10/32"}},  # the cache on the node
+           {"ipBlock": {"cidr": "169.254.169.254/32"}}]  # Cloud DNS
     egress = [{"to": [own]}, {"to": dns, "ports": [_port("UDP", 53), _port("TCP", 53)]}]
     if job.remote_paths() or job.tpu:
         metadata = [{"ipBlock": {"cidr": f"169.254.169.{k}/32"}} for k in (252, 254)]
@@ -140,19 +147,22 @@ def _port(protocol: str, number: int) -> dict:
 
 def _worker(job: KubernetesJob) -> dict:
     """The job of the workers, or of the one that drives the TPUs."""
-    command, variables, resources = job.worker_command("python"), {}, {}
-    if job.tpu:
+    command, variables, resources, nodes = job.worker_command("python"), {}, {}, {}
+    if job.served:
         command.append("--tpu=auto")
         servers = job.pods(TPU_HOST, job.slices, job.hosts)
         variables["KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS"] = ",".join(f"grpc://{host}:{TPU_PORT}" for host in servers)
+    elif job.tpu:
+        command.append("--tpu=local")
+        resources, nodes = {"google.com/tpu": job.chips_per_host}, _tpu_nodes(job)
     elif job.num_workers > 1:
         command = ["python", "-m", "launch.cluster", "--", *command]
         workers = job.pods(WORKER, 1, job.num_workers)
         variables["LAUNCH_WORKERS"] = ",".join(f"{host}:{PORT}" for host in workers)
-    pod = _pod(job, command, variables, resources)
     if job.accelerator and not job.tpu:
         resources["nvidia.com/gpu"] = job.gpus_per_worker
-        pod["nodeSelector"] = {"cloud.google.com/gke-accelerator": job.accelerator}
+        nodes = {"cloud.google.com/gke-accelerator": job.accelerator}
+    pod = _pod(job, command, variables, resources, nodes)
     return _replicated(job, WORKER, pod, pods=job.num_workers)
 
 
@@ -162,13 +172,18 @@ def _tpu_hosts(job: KubernetesJob) -> dict:
     if job.slices > 1:
         variables = {"MEGASCALE_NUM_SLICES": str(job.slices),
                      "MEGASCALE_COORDINATOR_ADDRESS": job.pods(TPU_HOST, 1, 1)[0]}
-    pod = _pod(job, ["start_grpc_tpu_worker"], variables, {"google.com/tpu": job.chips_per_host})
+    pod = _pod(job, ["python", "-m", "launch.tpu_server"], variables, {"google.com/tpu": job.chips_per_host}, _tpu_nodes(job))
     if job.slices > 1:
         number = {"valueFrom": {"fieldRef": {"fieldPath": SLICE}}}
         pod["containers"][0]["env"].append({"name": "MEGASCALE_SLICE_ID", **number})
-    pod["nodeSelector"] = {"cloud.google.com/gke-tpu-accelerator": job.accelerator,
-                           "cloud.google.com/gke-tpu-topology": job.topology}
-    return _replicated(job, TPU_HOST, pod, jobs=job.slices, pods=job.hosts)
+    hosts = _replicated(job, TPU_HOST, pod, jobs=job.slices, pods=job.hosts)
+    # Here and not at the JobSet, where it would ask for a node pool for the worker too, and one for the evaluator.
+    hosts["template"]["metadata"] = {"annotations": {EXCLUSIVE: "cloud.google.com/gke-nodepool"}}
+    return hosts
+
+
+def _tpu_nodes(job: KubernetesJob) -> dict:
+    return {"cloud.google.com/gke-tpu-accelerator": job.accelerator, "cloud.google.com/gke-tpu-topology": job.topology}
 
 
 def _replicated(job: KubernetesJob, name: str, pod: dict, *, jobs: int = 1, pods: int = 1, restarts: int = 0) -> dict:
@@ -179,10 +194,10 @@ def _replicated(job: KubernetesJob, name: str, pod: dict, *, jobs: int = 1, pods
         "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": codes}]}, "template": {"spec": pod}}}}
 
 
-def _pod(job: KubernetesJob, command: list[str], variables: dict[str, str], more: dict | None = None) -> dict:
-    """A pod that may nothing but its work. more: resources beside CPU and memory; may be filled in later."""
-    more = {} if more is None else more
-    more |= {"cpu": job.cpus, "memory": job.memory}
+def _pod(job: KubernetesJob, command: list[str], variables: dict[str, str], more: dict | None = None,
+         nodes: dict | None = None) -> dict:
+    """A pod that may nothing but its work. more: resources beside CPU and memory. nodes: the labels of those it runs on."""
+    resources = {**(more or {}), "cpu": job.cpus, "memory": job.memory}
     volumes = [{"name": "tmp", "emptyDir": {}}, {"name": "shm", "emptyDir": {"medium": "Memory"}}]
     mounts = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}]
     if job.claim:
@@ -200,5 +215,5 @@ def _pod(job: KubernetesJob, command: list[str], variables: dict[str, str], more
             "command": [word.replace("$(", "$$(") for word in command],  # which Kubernetes would take for a variable
             "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
                                 "capabilities": {"drop": ["ALL"]}},
-            "resources": {"requests": more, "limits": more}}],
-        "volumes": volumes}
+            "resources": {"requests": resources, "limits": resources}}],
+        "volumes": volumes} | ({"nodeSelector": nodes} if nodes else {})

@@ -25,6 +25,7 @@ FORMS = {
     "CPU": (IMAGE, *GCS),
     "GPU workers": (IMAGE, "--num_workers=4", "--evaluator", "--accelerator=nvidia-l4", "--gpus_per_worker=2", *GCS),
     "volume": (IMAGE, "--num_workers=2", "--evaluator", "--claim=runs", "--", "--recipe=digits"),
+    "TPU host": (IMAGE, "--evaluator", "--accelerator=tpu-v5-lite-podslice", "--topology=2x2", *GCS),
     "TPU slice": (IMAGE, "--evaluator", "--accelerator=tpu-v5-lite-podslice", "--topology=4x4", *GCS),
     "TPU multislice": (IMAGE, "--accelerator=tpu-v5p-slice", "--topology=2x2x4", "--slices=2", *GCS)}
 
@@ -209,7 +210,7 @@ def test_tpu_hosts_serve_and_one_worker_drives(form, slices, hosts):
     jobs = {each["name"]: each for each in jobset["spec"]["replicatedJobs"]}
     assert jobs["tpu"]["replicas"] == slices and jobs["tpu"]["template"]["spec"]["parallelism"] == hosts
     pod = pods(jobset)["tpu"]
-    assert pod["containers"][0]["command"] == ["start_grpc_tpu_worker"]
+    assert pod["containers"][0]["command"] == ["python", "-m", "launch.tpu_server"]
     assert pod["containers"][0]["resources"]["limits"]["google.com/tpu"] == 4
     assert pod["nodeSelector"].keys() == {"cloud.google.com/gke-tpu-accelerator", "cloud.google.com/gke-tpu-topology"}
     worker = pods(jobset)["worker"]
@@ -220,6 +221,22 @@ def test_tpu_hosts_serve_and_one_worker_drives(form, slices, hosts):
     given = environment(pod)
     assert ("MEGASCALE_SLICE_ID" in given) == (slices > 1)
     assert given.get("MEGASCALE_NUM_SLICES") == ("2" if slices > 1 else None)
+    exclusive = "alpha.jobset.sigs.k8s.io/exclusive-topology"  # a node pool to each job that has it
+    assert {name for name, each in jobs.items() if exclusive in each["template"].get("metadata", {}).get("annotations", {})} == {
+        "tpu"}, "the worker and the evaluator would each want a node pool"
+    assert "annotations" not in jobset["metadata"]
+
+
+def test_a_slice_of_one_host_is_driven_there():
+    """No server, no other pod: the documented way."""
+    jobset, _ = objects(*FORMS["TPU host"])
+    assert pods(jobset).keys() == {"worker", "evaluator"}
+    worker = pods(jobset)["worker"]
+    assert worker["containers"][0]["command"][-1] == "--tpu=local" and "KUBE" not in " ".join(environment(worker))
+    assert worker["containers"][0]["resources"]["limits"]["google.com/tpu"] == 4
+    assert worker["nodeSelector"] == {"cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice",
+                                      "cloud.google.com/gke-tpu-topology": "2x2"}
+    assert "google.com/tpu" not in pods(jobset)["evaluator"]["containers"][0]["resources"]["limits"]
 
 
 def test_the_volume_holds_the_run_and_every_pod_has_it():

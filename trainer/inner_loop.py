@@ -88,9 +88,18 @@ class InnerLoop:
         start = self._clock()
         with tf.control_dependencies([start, at(self._step.place, "data")]):
             batch = next(iterator)
-        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)), \
-                tf.control_dependencies([at(self._step.place, "computing")]):
-            return batch, self._clock() - start
+        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+            end = self._clock()
+            computing = at(self._step.place, "computing")
+        # Else a thread that has the whole step to run may read the clock behind it.
+        with tf.control_dependencies([end, computing]):
+            return tf.nest.map_structure(_same, batch, expand_composites=True), end - start
+
+
+def _same(part: tf.Tensor) -> tf.Tensor:
+    """The tensor, on its own device, as an operation that can wait for others."""
+    with tf.device(part.device):
+        return tf.identity(part)
 
 
 def _python_clock():

@@ -65,6 +65,14 @@ def test_metrics_lines_hold_what_they_must(tutorial):
     assert all(repr(line["loss"]) in text for line, text in zip(tutorial.lines, raw))  # in full
 
 
+def test_one_thread_that_computes_is_not_one_that_waits_for_data(tmp_path):
+    """The clock is read when the batch is there, not when the only thread has time for it. Mutation: `_next` returns the
+    batch as it came."""
+    run = runs.train(tmp_path, "--train_steps=20", "--global_batch_size=360", "--log_steps=10", "--summary_steps=0",
+                     "--histogram_steps=0", "--inter_op_threads=1")
+    assert [line["data_wait_fraction"] < 0.5 for line in run.lines] == [True, True], run.lines
+
+
 def test_everything_that_the_tutorial_showed_is_in_tensorboard(tutorial):
     from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
     events = EventAccumulator(str(tutorial.model_dir / "train"))

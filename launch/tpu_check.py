@@ -64,7 +64,7 @@ def run(check: Check) -> int:
         # The update of a step with summaries is that of any step.
         wanted = [name for name in wanted if name != "update_summaries"]
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TF_CPP_MIN_LOG_LEVEL": "3",
-                       "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # no TPU is used, so several compilations may go on at once
+                       "TPU_LOAD_LIBRARY": "1"}  # no TPU is used, so several compilations may go on at once
         done = subprocess.run([python, str(COMPILER), check.topology, folder, *wanted], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, env=environment)
     if done.returncode:

@@ -91,7 +91,7 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
     temporary = path.with_name(f".{path.name}.writing")
     with writing(path):
         try:
-            with open(temporary, "w") as file:
+            with open(temporary, "w", opener=no_link) as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -100,6 +100,16 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
             temporary.unlink(missing_ok=True)
             raise
         sync(path.parent)
+
+
+def no_link(path: str | os.PathLike, flags: int) -> int:
+    """For open(opener=) of a file to write: a link, which may lead out of the run's folder, is an OSError."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            error.strerror = "it is a link, which is not followed"
+        raise
 
 
 def sync(path: str | os.PathLike) -> None:
@@ -151,7 +161,7 @@ def exclusive(path: str | os.PathLike, message: str, *, patience: float = PATIEN
         return
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b", buffering=0)
+        file = open(path, "a+b", buffering=0, opener=no_link)
     with file:
         end = time.monotonic() + patience
         while not _lock(file, fcntl.LOCK_EX):

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import io
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterable
@@ -38,8 +39,11 @@ class Local:
         self.path = path
 
     def size(self) -> int:
-        """Bytes. FileNotFoundError: there is none."""
-        return os.path.getsize(self.path)
+        """Bytes. FileNotFoundError: there is none. OSError too for a pipe, say, at which a reader would wait for ever."""
+        status = os.stat(self.path)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no file", self.path)
+        return status.st_size
 
     def open(self) -> BinaryIO:
         """The content, a context manager."""
@@ -57,7 +61,7 @@ class Local:
     def append(self, data: bytes) -> None:
         """Appends in one write, all of `data` or none of it."""
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor = files.no_link(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             size = os.fstat(descriptor).st_size
             written = os.write(descriptor, data)
@@ -74,7 +78,7 @@ class Local:
         """Makes `lines` the content, which at every moment, power cuts too, is the old or the new."""
         temporary = self.path + ".tmp"
         try:
-            with open(temporary, "wb") as file:
+            with open(temporary, "wb", opener=files.no_link) as file:
                 file.writelines(lines)
                 file.flush()
                 os.fsync(file.fileno())

@@ -23,6 +23,10 @@ import numpy as np
 SECONDS = 60  # of a case: only a reader that waits for ever takes as long
 
 
+class Late(BaseException):
+    """A case has not ended. No OSError, as a TimeoutError is: a command would make a line of that."""
+
+
 class Runs:
     """Unpickled, it runs a command."""
 
@@ -98,7 +102,7 @@ FLAGS = {
 def outcome(command: str, arguments: list[str]) -> dict:
     """Runs a command in this process."""
     def late(*_):
-        raise TimeoutError(f"no end after {SECONDS} s")
+        raise Late(f"no end after {SECONDS} s")
 
     signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)

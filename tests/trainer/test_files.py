@@ -9,6 +9,7 @@ import pytest
 
 from trainer import files
 from trainer.config import UserError
+from trainer.writers import JsonLines
 
 HOLDER = """
 import sys
@@ -61,7 +62,7 @@ def test_a_small_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch, opera
         monkeypatch.setattr("builtins.open", lambda *a, **o: open_and_fail(*a, **o))
         real = os.open
 
-        def open_and_fail(path, mode):
+        def open_and_fail(path, mode, **_):
             os.close(real(path, os.O_CREAT | os.O_WRONLY))
             fail()
     else:
@@ -72,6 +73,31 @@ def test_a_small_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch, opera
     assert [path.name for path in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_text() == "old"
     files.write_whole(tmp_path / "f", "new")
     assert (tmp_path / "f").read_text() == "new"
+
+
+def locked(path):
+    with files.exclusive(path, "another works"):
+        pass
+
+
+WRITERS = {"f": locked, ".f.writing": lambda path: files.write_whole(path.with_name("f"), "ours"),
+           "f.jsonl": lambda path: JsonLines(path).append({"step": 1}),
+           "f.jsonl.tmp": lambda path: JsonLines(path.with_suffix("")).drop_after(-1)}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_a_link_leads_to_is_not_written(tmp_path, name):
+    """A run's folder may come from a stranger: a link in the place of a file would lead the writing out of it. Mutation: it is
+    followed."""
+    theirs, folder = tmp_path / "theirs", tmp_path / "run"
+    theirs.write_text('{"step": 0}\n')
+    folder.mkdir()
+    (folder / "f.jsonl").write_text('{"step": 0}\n')
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(theirs)
+    with pytest.raises(UserError, match=rf"{name} cannot be written: it is a link, which is not followed; "):
+        WRITERS[name](folder / name)
+    assert theirs.read_text() == '{"step": 0}\n' and (folder / "f.jsonl").read_text() == '{"step": 0}\n'
 
 
 @pytest.mark.parametrize("number, fix", [(errno.ENOSPC, "make room"), (errno.EDQUOT, "make room"), (errno.EROFS, "writable"),

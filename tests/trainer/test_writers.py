@@ -214,9 +214,15 @@ def test_any_file_is_records_or_one_line_and_a_restart_keeps_no_later_step(tmp_p
     assert repr(JsonLines.read(metrics.path)) == repr([*kept, {"step": step}])
 
 
-def test_a_file_that_is_none_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path} cannot be read: Is a directory; restore the file"):
-        JsonLines.read(tmp_path)
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_a_file_that_is_none_is_named(tmp_path, make):
+    """At once: nobody writes to the pipe. Mutation: it is opened before it is looked at."""
+    metrics = JsonLines(tmp_path / "metrics.jsonl")
+    make(metrics.path)
+    for use in (lambda: JsonLines.read(metrics.path), lambda: metrics.drop_after(1)):
+        with pytest.raises(UserError, match=f"{metrics.path} cannot be read: it is no file; "):
+            use()
 
 
 def test_kill_minus_9_while_it_appends(metrics):

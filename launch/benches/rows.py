@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from launch.benches.sides import Failed, Program, Trainer, Worker, seconds
+from trainer import devices
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,8 @@ class Row:
 
 
 ROWS: dict[str, Row] = {}
+NO_TORCH = ("no torch: make an environment that has it (python -m venv torch; torch/bin/pip install torch numpy) and give "
+            "--torch_python=torch/bin/python")
 
 
 def row(number: int):
@@ -105,12 +108,16 @@ def digits_loop(options):
     yield from _loop("digits_loop", "digits", (), 3000, 1000, 0.90, options)
 
 
-def _peer(what: str, command: list[str], precision: str, least: float, options: Options):
-    with Program(command) as peer, Trainer("--recipe=cifar10_tutorial", "--dataset=synthetic", "--train_steps=10000000",
-                                           f"--precision={precision}") as ours:
-        ours.measure(20)
-        amount = options.amount(200, 100)
-        ratios, one, other = in_turn(ours, peer, rounds=options.rounds(5), one_amount=amount, other_amount=amount // 2)
+def _peer(what: str, command: list[str], precision: str, least: float, options: Options, *flags: str,
+          recipe: str = "cifar10_tutorial", log_steps: int = 10, amount: int | None = None):
+    if precision != "float32" and not devices.has_fast_bfloat16("CPU"):
+        yield {"what": what, "skipped": "this CPU has neither avx512_bf16 nor amx_bf16: bfloat16 is slow, auto is float32"}
+        return
+    with Program(command) as peer, Trainer(f"--recipe={recipe}", "--dataset=synthetic", "--train_steps=10000000",
+                                           f"--precision={precision}", *flags, log_steps=log_steps) as ours:
+        ours.measure(2 * log_steps)
+        amount = amount or options.amount(200, 100)
+        ratios, one, other = in_turn(ours, peer, rounds=options.rounds(5), one_amount=amount, other_amount=max(1, amount // 2))
     yield result(what, ratios, at_least=least, ours=one, other=other, side="examples a second")
 
 
@@ -128,8 +135,7 @@ def keras(options):
 def torch(options):
     """Examples a second / PyTorch, the same network and distortions."""
     if not options.torch_python:
-        yield {"what": "torch", "skipped": "no torch: make an environment that has it (python -m venv torch; torch/bin/pip "
-               "install torch numpy) and give --torch_python=torch/bin/python"}
+        yield {"what": "torch", "skipped": NO_TORCH}
         return
     program = [options.torch_python, "-m", "launch.peers.torch_tutorial"]
     for precision, least in ("float32", 1.3), ("bfloat16", 2.5):
@@ -260,6 +266,19 @@ def summaries(options):
     """A step with every summary due / a plain step, cifar10_tutorial."""
     yield from _answers("summaries", "steps:summaries", options.amount(30, 10), options.rounds(5), at_most=3,
                         side="seconds a step", recipe="cifar10_tutorial", dataset="synthetic")
+
+
+@row(15)
+def speed_run(options):
+    """Examples a second / PyTorch, cifar10_fast; in bfloat16 where that is fast."""
+    if not options.torch_python:
+        yield {"what": "speed_run", "skipped": NO_TORCH}
+        return
+    precision = "bfloat16" if devices.has_fast_bfloat16("CPU") else "float32"
+    batch = str(options.amount(2000, 500))
+    yield from _peer(f"speed_run_{precision}", [options.torch_python, "-m", "launch.peers.torch_fast", precision, batch], precision,
+                     1.11, options, f"--global_batch_size={batch}", recipe="cifar10_fast", log_steps=1,
+                     amount=options.amount(10, 4))
 
 
 def selected(text: str) -> list[str]:

@@ -14,18 +14,23 @@ import platform
 import re
 
 MORE_IS_WORSE = ("seconds", "steps", "collectives a step")  # units
+VECTORS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")  # instructions, the fastest first
 LEAST_MORE = 0.02  # of the earlier figure: ranges of few values are too narrow
 
 
-def machine_kind() -> str:
-    """The processor, its cores that may be used, the packages that decide the speed: equal where figures may be compared."""
+def machine_kind(cpuinfo: str = "/proc/cpuinfo") -> str:
+    """The processor, its cores that may be used, the packages that decide the speed: equal where figures may be compared.
+
+    A virtual machine may hide the processor's name, but not its family, model and vector instructions.
+    """
     from importlib import metadata
     try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
+        text = pathlib.Path(cpuinfo).read_text()
     except OSError:
         text = ""
-    found = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
-    processor = found[1] if found else platform.machine()
+    facts = dict(re.findall(r"^([a-z ]+?)\s*:\s*(.*)$", text, re.MULTILINE))
+    widest = next((name for name in VECTORS if name in facts.get("flags", "").split()), "no AVX2")
+    processor = f"{facts.get('model name', platform.machine())} {facts.get('cpu family', '')}.{facts.get('model', '')} {widest}"
     return f"{processor}, {len(os.sched_getaffinity(0))} cores, TensorFlow {metadata.version('tensorflow')}"
 
 

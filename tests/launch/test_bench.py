@@ -43,9 +43,9 @@ def test_a_result_says_what_was_asked_for():
 def test_rows_by_name_and_number():
     """Mutation: an unknown name passed over."""
     assert rows.selected("digits_loop,8") == ["digits_loop", "collectives"]
-    assert [rows.ROWS[name].number for name in rows.selected("")] == list(range(1, 15))
-    with pytest.raises(ValueError, match="'15' must be one of tutorial_loop"):
-        rows.selected("8,15")
+    assert [rows.ROWS[name].number for name in rows.selected("")] == list(range(1, 16))
+    with pytest.raises(ValueError, match="'16' must be one of tutorial_loop"):
+        rows.selected("8,16")
 
 
 def entry(low, median, high, **more):
@@ -81,6 +81,23 @@ def test_one_machine_kind_has_one_file(monkeypatch):
     assert stored.path_of("A (R) CPU, 2 cores", short=True) == stored.pathlib.Path(
         "/cache/lockstep/bench/a-r-cpu-2-cores-short.json")
     assert stored.path_of(kind, short=True) != stored.path_of(kind, short=False)
+
+
+def test_processors_of_one_name_are_told_apart(tmp_path):
+    """Mutation: the name alone, which a virtual machine shortens to "AMD EPYC"."""
+    kinds = set()
+    for number, (model, flags) in enumerate([("1", "fpu avx2"), ("17", "fpu avx2 avx512f avx512_bf16"), ("17", "fpu avx2")]):
+        path = tmp_path / str(number)
+        path.write_text(f"processor\t: 0\ncpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\nflags\t\t: {flags}\n" * 2)
+        kinds.add(stored.machine_kind(path))
+    assert len(kinds) == 3 and all("AMD EPYC 25." in kind for kind in kinds), kinds
+
+
+def test_bfloat16_is_left_out_with_a_reason_where_it_is_slow(monkeypatch):
+    """Mutation: measured all the same, at a hundredth of the speed."""
+    monkeypatch.setattr(rows.devices, "has_fast_bfloat16", lambda kind: False)
+    (found,) = rows._peer("x", ["no such program"], "bfloat16", 1.0, rows.Options())
+    assert "avx512_bf16" in found["skipped"]
 
 
 @pytest.mark.parametrize("flags, says", [

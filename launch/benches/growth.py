@@ -11,6 +11,7 @@ import pathlib
 import statistics
 
 from launch.benches.sides import Worker
+from trainer import devices
 
 # Multiply-adds of the tutorial's step an image: forward, and twice that backward, but no gradient of the images.
 TUTORIAL_MULTIPLY_ADDS = 3 * 19.5e6 - 5 * 5 * 3 * 64 * 24 * 24
@@ -29,15 +30,21 @@ def write(folder: str, *, short: bool, say) -> int:
     text = ["# How times grow", "", "Written by `python -m launch.bench --growth=docs`"
             + (" --short" if short else "") + f", medians of {rounds} (limits: the best), on {_machine()}.", ""]
     say("limits")
-    limits = {name: _measure("limits:limit", 20, rounds, best=True, name=name) for name in ("float32", "bfloat16", "memory")}
-    text += ["| limit | measured |", "|---|---|", f"| float32 | {limits['float32'] / 1e9:.0f} GFLOP/s |",
-             f"| bfloat16 | {limits['bfloat16'] / 1e9:.0f} GFLOP/s |", f"| memory | {limits['memory'] / 1e9:.1f} GB/s |", ""]
+    limits = {name: _measure("limits:limit", 20, rounds, best=True, name=name) for name in (*_precisions(), "memory")}
+    text += ["| limit | measured |", "|---|---|",
+             *(f"| {name} | {limits[name] / 1e9:.0f} GFLOP/s |" for name in _precisions()),
+             f"| memory | {limits['memory'] / 1e9:.1f} GB/s |", ""]
     for function in (_batch_size, _replicas, _width, _input, _depth, _checkpoint):
         say(function.__doc__.splitlines()[0])
         text += function(into, limits, cut, rounds, amount) + [""]
     (into / "growth.md").write_text("\n".join(text))
     say(f"written: {into / 'growth.md'}")
     return 0
+
+
+def _precisions() -> list[str]:
+    """Those that this machine's CPU has instructions for."""
+    return ["float32", "bfloat16"] if devices.has_fast_bfloat16("CPU") else ["float32"]
 
 
 def _measure(what: str, amount: int, rounds: int, *, best: bool = False, **given) -> float:
@@ -59,15 +66,15 @@ def _limit(limits: dict, precision: str) -> float:
 def _batch_size(into, limits, cut, rounds, amount):
     """Step time against the batch size."""
     sizes, lines = BATCHES[cut], {}
-    for precision in "float32", "bfloat16":
+    for precision in _precisions():
         rates = [_step(precision, max(3, amount * 128 // size), rounds, global_batch_size=str(size)) for size in sizes]
         lines[precision] = [1000 * size / rate for size, rate in zip(sizes, rates)]
         lines[f"{precision}, limit"] = [1000 * size / _limit(limits, precision) for size in sizes]
-    share = {precision: lines[f"{precision}, limit"][-1] / lines[precision][-1] for precision in ("float32", "bfloat16")}
+    shares = " and ".join(f"{lines[f'{precision}, limit'][-1] / lines[precision][-1]:.0%} of the {precision} limit"
+                          for precision in _precisions())
     table = _figure(into, "growth_batch_size", "examples a step", "milliseconds a step", sizes, lines)
     return ["## Step time against the batch size", "", *table, "",
-            f"At a batch of {sizes[-1]} the tutorial's step makes {share['float32']:.0%} of the float32 limit and "
-            f"{share['bfloat16']:.0%} of the bfloat16 limit: its convolutions count, all else is overhead."]
+            f"At a batch of {sizes[-1]} the tutorial's step makes {shares}: its products count, all else is overhead."]
 
 
 def _replicas(into, limits, cut, rounds, amount):
@@ -83,7 +90,7 @@ def _replicas(into, limits, cut, rounds, amount):
 def _width(into, limits, cut, rounds, amount):
     """Step time against the width of two convolutions of 3x3 at 16x16."""
     widths, lines = WIDTHS[cut], {}
-    for precision in "float32", "bfloat16":
+    for precision in _precisions():
         lines[precision] = [_measure("limits:width", amount, rounds, precision=precision, filters=width) * 1000
                             for width in widths]
         work = [2 * BACKWARD * 128 * 16 * 16 * 9 * 2 * width * width for width in widths]

@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 MODEL_DIR ?= runs/digits
 
-.PHONY: setup train test tpu-check clean
+.PHONY: setup train test tpu-check bench clean
 
 setup: $(STAMP)
 

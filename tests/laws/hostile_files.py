@@ -79,24 +79,37 @@ def corpus(folder: pathlib.Path, marker: pathlib.Path) -> dict[str, pathlib.Path
     return files
 
 
-# Where a file is read: name, command, arguments; {file} is put where the braces say, under a folder {at} of its own.
+# Where a file is read: name, command, where the file is put in a folder {at} of its own, arguments; {file} is the first of them.
 FLAGS = {
-    "pretrained_weights .npz": ("trainer.main", "w.npz", ["--dataset=synthetic", "--pretrained_weights={file}"]),
-    "pretrained_weights .h5": ("trainer.main", "w.h5", ["--dataset=synthetic", "--pretrained_weights={file}"]),
-    "init_from": ("trainer.main", "run/checkpoints/ckpt-00000001.json", ["--init_from={at}/run"]),
-    "init_from prefix": ("trainer.main", "ckpt-00000001.index", ["--init_from={at}/ckpt-00000001"]),
-    "config.json": ("trainer.main", "m/config.json", ["--model_dir={at}/m"]),
-    "config.json, evaluator": ("trainer.evaluator", "m/config.json", ["--model_dir={at}/m", "--run_once"]),
-    "config.json, export": ("trainer.export", "m/config.json", ["--model_dir={at}/m", "--output={at}/out"]),
-    "cifar10": ("trainer.main", "cifar-10-batches-bin/data_batch_1.bin", ["--recipe=cifar10_tutorial", "--data_dir={at}"]),
-    "mnist": ("trainer.main", "mnist/train-images-idx3-ubyte.gz", ["--recipe=mnist_lenet5", "--data_dir={at}"]),
-    "co2": ("trainer.main", "co2/co2-mm-mlo.csv", ["--recipe=co2_forecast", "--data_dir={at}"]),
-    "tfrecord": ("trainer.main", "dataset.json", ["--dataset=tfrecord", "--data_dir={at}"]),
-    "tfrecord shard": ("trainer.main", "train-00000-of-00001.tfrecord", ["--dataset=tfrecord", "--data_dir={at}"]),
-    "prepare": ("input_pipeline.prepare", "a/x.jpg",
-                ["--dataset=image_folder", "--from={at}", "--output={at}/out", "--image_size=32"]),
-    "predict, config.json": ("trainer.predict", "m/config.json", ["--model_dir={at}/m", "x.png"]),
+    "pretrained_weights .npz": ("trainer.main", ["w.npz"], ["--dataset=synthetic", "--pretrained_weights={file}"]),
+    "pretrained_weights .h5": ("trainer.main", ["w.h5"], ["--dataset=synthetic", "--pretrained_weights={file}"]),
+    "init_from": ("trainer.main", ["run/checkpoints/ckpt-00000001.json"], ["--init_from={at}/run"]),
+    "init_from prefix": ("trainer.main", ["ckpt-00000001.index"], ["--init_from={at}/ckpt-00000001"]),
+    "config.json": ("trainer.main", ["m/config.json"], ["--model_dir={at}/m"]),
+    "config.json, evaluator": ("trainer.evaluator", ["m/config.json"], ["--model_dir={at}/m", "--run_once"]),
+    "config.json, export": ("trainer.export", ["m/config.json"], ["--model_dir={at}/m", "--output={at}/out"]),
+    "flagfile": ("trainer.main", ["f"], ["--flagfile={file}", "--seed=-1"]),
+    "cifar10": ("trainer.main", ["cifar-10-batches-bin/data_batch_1.bin"], ["--recipe=cifar10_tutorial", "--data_dir={at}"]),
+    "mnist": ("trainer.main", [f"mnist/{name}-ubyte.gz" for name in (
+        "train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")],
+        ["--recipe=mnist_lenet5", "--data_dir={at}"]),
+    "co2": ("trainer.main", ["co2/co2-mm-mlo.csv"], ["--recipe=co2_forecast", "--data_dir={at}"]),
+    "tfrecord": ("trainer.main", ["dataset.json"], ["--dataset=tfrecord", "--data_dir={at}"]),
+    "tfrecord shard": ("trainer.main", ["train-00000-of-00001.tfrecord"], ["--dataset=tfrecord", "--data_dir={at}"]),
+    "prepare": ("input_pipeline.prepare", [f"photos/{name}/{k}.jpg" for name in "ab" for k in range(8)],
+                ["--dataset=image_folder", "--from={at}/photos", "--output={at}/out", "--image_size=32"]),
+    "flagfile, prepare": ("input_pipeline.prepare", ["f"], ["--flagfile={file}"]),
+    "predict, config.json": ("trainer.predict", ["m/config.json"], ["--model_dir={at}/m", "x.png"]),
 }
+
+
+def put(file: pathlib.Path, path: pathlib.Path) -> None:
+    """The file itself, not a link to it: some readers leave out links that lead out of their folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if file.is_dir():
+        path.mkdir()
+    else:
+        os.link(file, path, follow_symlinks=False)  # so the 1 TB file costs nothing
 
 
 def outcome(command: str, arguments: list[str]) -> dict:
@@ -124,12 +137,12 @@ def main(folder: pathlib.Path) -> None:
     files, found = corpus(folder / "corpus", folder / "ran"), {}
     importlib.import_module("trainer.train")  # TensorFlow takes its time, which is no case's
     os.chdir(folder)
-    for flag, (command, place, arguments) in FLAGS.items():
+    for flag, (command, places, arguments) in FLAGS.items():
         for kind, file in files.items():
             at = folder / "at" / f"{flag} {kind}".replace("/", " ")
-            (at / place).parent.mkdir(parents=True)
-            (at / place).symlink_to(file)  # a link to a file is one; so the 1 TB file costs nothing
-            given = [argument.format(at=at, file=at / place) for argument in arguments]
+            for place in places:
+                put(file, at / place)
+            given = [argument.format(at=at, file=at / places[0]) for argument in arguments]
             if command == "trainer.main" and not given[0].startswith("--model_dir"):
                 given += [f"--model_dir={at}/model", "--train_steps=1", "--progress=none"]
             found[f"{flag}: {kind}"] = outcome(command, given)

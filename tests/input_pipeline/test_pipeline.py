@@ -154,6 +154,16 @@ def classed(examples: int) -> sources.Arrays:
     return sources.Arrays(images, np.arange(examples), tuple(map(str, range(examples))))
 
 
+def test_a_worker_reads_its_own_rows_and_no_others():
+    """An example that cannot be read stops its own worker. Mutation: read the global batch, then take a part of it."""
+    [batch] = global_batches(1, 1, 1)
+    source = Slow(SOURCE, broken=int(batch["index"][-1]))
+    first, second = (iter(training(context, source=source)) for context in contexts(2, 2))
+    assert next(first)["index"].numpy().tolist() == batch["index"][:BATCH // 2].tolist()
+    with pytest.raises(pipeline.READ_ERRORS):
+        next(second)
+
+
 @pytest.mark.parametrize("replicas, workers", [(1, 1), (4, 1), (8, 2)])
 def test_a_mixed_example_says_of_which_two_and_how_much(replicas, workers):
     """Also where a replica has an odd number of rows. Mutation: the place of the partner as its label."""

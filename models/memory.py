@@ -52,14 +52,15 @@ def estimate(model) -> Memory:
 def advice(model, *, rows, replicas=1, grad_accum_steps=1) -> str:
     """One line for a user whose device ran out of memory. rows: of the global batch, which divides evenly."""
     memory, here = estimate(model), rows // replicas // grad_accum_steps
-    half = max(1, here // 2)
+    half = here // 2
     largest = max(model.layers, key=_bytes_a_row)
-    return (f"the network takes at least {_text(memory.total(rows=here))} on each device: {here} rows x "
-            f"{_text(memory.activations)} of activations and {_text(memory.weights)} of weights, gradients and "
-            f"optimizer; with {half} rows (--global_batch_size={half * replicas * grad_accum_steps}, or "
-            f"--grad_accum_steps={2 * grad_accum_steps}) {_text(memory.total(rows=half))}; the largest layer is "
-            f"{largest.name!r} with {_text(_bytes_a_row(largest))} a row, so that smaller images, "
-            "fewer blocks or a smaller --model help too")
+    parts = f", or --grad_accum_steps={2 * grad_accum_steps}" * (here % 2 == 0)
+    smaller = (f"; with {half} rows (--global_batch_size={half * replicas * grad_accum_steps}{parts}) "
+               f"{text(memory.total(rows=half))}") * (half > 0)
+    return (f"the network takes at least {text(memory.total(rows=here))} on each device: {here} rows x "
+            f"{text(memory.activations)} of activations and {text(memory.weights)} of weights, gradients and "
+            f"optimizer{smaller}; the largest layer is {largest.name!r} with {text(_bytes_a_row(largest))} a row, so that "
+            "smaller images, fewer blocks or a smaller --model help too")
 
 
 def _bytes_a_row(layer):
@@ -71,7 +72,8 @@ def _bytes(dtype):
     return {"float64": 8, "int64": 8, "float16": 2, "bfloat16": 2, "uint8": 1, "int8": 1, "bool": 1}.get(str(dtype), 4)
 
 
-def _text(count):
+def text(count) -> str:
+    """A number of bytes for a user."""
     for unit in ("bytes", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.1f} {unit}" if unit != "bytes" else f"{count} bytes"

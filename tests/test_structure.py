@@ -13,7 +13,7 @@ PACKAGES = ("models", "input_pipeline", "trainer", "launch")
 LAYERS = (
     ("names", "signals", "quiet", "stopwatch"),
     ("rules", "config", "places", "lease", "files", "growing", "writers"),
-    ("cadence", "reading"),
+    ("cadence", "reading", "capacity"),
     ("recipes", "devices", "flags", "manifest", "recorded", "tpu"),
     ("checks", "transfer"),
     ("resolve", "heartbeat", "rendezvous", "whereabouts"),

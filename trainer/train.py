@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from trainer import checkpoint, distribution, reading, signals, stopping, summaries, watch, workers
+from trainer import capacity, checkpoint, distribution, reading, signals, stopping, summaries, watch, workers
 from trainer import start as start_lib
 from trainer.cadence import every, next_event, shown
 from trainer.experiment import Experiment, write_config
@@ -64,7 +64,10 @@ def _run(run: Run, watchdog: Watchdog) -> int:
         experiment = Experiment(run, strategy)
         start, how = start_lib.begin(experiment, run)
         workers.agree(strategy, run.plan, start, model_dir=config.model_dir)
-        for line in [*distribution.describe(strategy, config, run.plan), summaries.layer_table(experiment.model), how]:
+        replicas, local = strategy.num_replicas_in_sync, run.plan.replicas // run.plan.workers
+        short = run.plan.kind == "CPU" and capacity.warning(experiment.model, config, local_replicas=local, replicas=replicas)
+        for line in [*distribution.describe(strategy, config, run.plan), summaries.layer_table(experiment.model), how,
+                     *[short] * bool(short)]:
             console.message(line)
         if chief:
             write_config(config, run.info)
@@ -78,7 +81,8 @@ def _run(run: Run, watchdog: Watchdog) -> int:
         watchdog.look, trainer.telling.slowest = trainer.position, watchdog.slowest
         starting.close()
         with reading.named(experiment.source, seed=config.seed, batch_size=config.global_batch_size,
-                           step=lambda: int(experiment.state.step)):
+                           step=lambda: int(experiment.state.step)), \
+                capacity.named(experiment.model, config, replicas=replicas):
             return trainer.train(batches)
 
 

@@ -43,6 +43,12 @@ def test_advice_halves_the_batch_and_names_the_largest_layer():
     assert "'conv'" in text and "\n" not in text and re.search(r"[0-9.]+ [KMG]iB", text)
 
 
+def test_advice_is_nothing_that_the_batch_does_not_divide_by():
+    assert "--global_batch_size=2)" in memory.advice(network(), rows=6, replicas=2)
+    text = memory.advice(network(), rows=2, replicas=2)
+    assert "1 rows" in text and "--global_batch_size" not in text and "smaller images" in text
+
+
 def test_fewer_blocks_and_smaller_images_take_less():
     models = [registry.build("resnet18", input_shape=(side, side, 3), classes=10, blocks=blocks)
               for side, blocks in ((32, (2, 2, 2, 2)), (32, (1, 1, 1, 1)), (16, (1, 1, 1, 1)))]

@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import pathlib
+import threading
 
 import numpy as np
 import pytest
@@ -49,6 +50,30 @@ def test_a_save_takes_the_values_of_its_moment(keeper):
             variable.assign(tf.fill(variable.shape, tf.cast(9, variable.dtype)))
     keep.wait()
     assert np.array_equal(checkpoint.tensors(keep.folder, 1)["model"]["conv1/kernel"], np.ones([3, 2]))
+
+
+def test_training_goes_on_beside_a_save_and_the_next_one_waits_for_it(keeper, monkeypatch):
+    """The disk stands still until somebody waits for it: save has returned, training moves, and the next save copies when
+    the first is published. Mutations: what is copied is written before save returns; the next save does not wait."""
+    keep, variables = keeper
+    reached, go, copied, flush, copy = threading.Event(), threading.Event(), [], checkpoint.sync, keep._copy
+
+    def stalled(path):
+        reached.set()
+        assert go.wait(20), "nobody waits for the save"
+        flush(path)
+
+    monkeypatch.setattr(checkpoint, "sync", stalled)
+    monkeypatch.setattr(keep, "_copy", lambda: (copied.append(manifest.published(keep.folder)), copy()))
+    keep.save(1)
+    assert reached.wait(20) and manifest.published(keep.folder) == []
+    variables["model"]["conv1/kernel"].assign(tf.fill([3, 2], 2.0))
+    join = keep._thread.join
+    monkeypatch.setattr(keep._thread, "join", lambda: (go.set(), join()))
+    keep.save(2), keep.wait()
+    assert copied == [[], [1]]
+    for step in (1, 2):
+        assert np.array_equal(checkpoint.tensors(keep.folder, step)["model"]["conv1/kernel"], np.full([3, 2], step))
 
 
 OPERATIONS = ((checkpoint, "sync"), (manifest.files, "sync"), (checkpoint, "sha256"), (pathlib.Path, "rename"),

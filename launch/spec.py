@@ -12,6 +12,7 @@ a launcher must know of them.
 """
 import dataclasses
 import functools
+import os
 import re
 import shlex
 import sys
@@ -25,6 +26,7 @@ HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 HELP_COLUMNS, HELP_INDENT = 100, 30
 WRONG, DIVERGED, HUNG, STOPPED = 2, 3, 75, (143, 130)  # the trainer's exit codes, see README
 SHOWN_CHARACTERS = 200
+LARGEST_FLAG_FILE = 1 << 20  # bytes
 SWITCH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 # What a launcher looks at among the trainer's flags; booleans are switches there too.
@@ -125,6 +127,7 @@ class Job:
 def parse(argv: list[str], kind: type[Job]) -> Job:
     """The job that a command line asks for. UserError for anything wrong."""
     own, trainer = list(argv[1:]), ()
+    _check_flag_files(own)
     if "--" in own:
         cut = own.index("--")
         own, trainer = own[:cut], tuple(own[cut + 1:])
@@ -152,6 +155,16 @@ def parse(argv: list[str], kind: type[Job]) -> Job:
                         "after --")
     given = {name: values[name].value for name in values if values[name].present and name in kind.__dataclass_fields__}
     return kind(**given, trainer_flags=trainer)
+
+
+def _check_flag_files(arguments: list[str]) -> None:
+    """UserError for a --flagfile at which absl would wait for ever, as at a pipe, or which it would take into memory, as a device."""
+    for argument, following in zip(arguments, [*arguments[1:], ""]):
+        name, equals, path = argument.partition("=")
+        path = os.path.expanduser(path if equals else following)
+        if name in ("--flagfile", "-flagfile") and os.path.exists(path) and not (
+                os.path.isfile(path) and os.path.getsize(path) <= LARGEST_FLAG_FILE):
+            raise UserError(f"--flagfile={shown(path)} must name a small text file with one flag a line")
 
 
 def command(argv: list[str], kind: type[Job], run: Callable[[Job], int], *, name: str, doc: str) -> int:

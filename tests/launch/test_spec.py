@@ -67,6 +67,8 @@ WRONG = {
     ("--", "--dry_run"): ("--dry_run", "one process"),
     ("--", "--model_dir"): ("--model_dir", "Missing value"),
     ("--", "--flagfile=/nonexistent"): ("/nonexistent", "after --"),
+    ("--flagfile=/dev/zero",): ("--flagfile=/dev/zero", "a small text file"),
+    ("--", "--flagfile", "/dev/zero"): ("--flagfile=/dev/zero", "a small text file"),
     ("--hang_timeout_secs=1", "--", "--hang_timeout_secs=2"): ("--hang_timeout_secs=1", "--hang_timeout_secs=2"),
 }
 

@@ -61,6 +61,8 @@ def fetch(archive: Archive | str, data_dir: str | os.PathLike, *, progress: Prog
     progress = progress or Progress(sys.stderr)
     parts_dir = data_dir / ".download"
     parts_dir.mkdir(parents=True, exist_ok=True)
+    for link in filter(pathlib.Path.is_symlink, parts_dir.iterdir()):  # nobody's of here: it would lead the writing elsewhere
+        link.unlink()
     with _locked(parts_dir / f"{archive.name}.lock", progress):
         if is_there(archive, data_dir):      # another process made it while this one waited
             return target

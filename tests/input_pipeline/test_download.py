@@ -124,6 +124,18 @@ def test_a_whole_part_needs_no_network(server, tmp_path):
     assert server.requests == []
 
 
+@pytest.mark.parametrize("name", [PART, ".download/small.lock"])
+def test_what_a_link_leads_to_is_not_written(server, tmp_path, name):
+    """The folder may come from a stranger."""
+    theirs, data_dir = tmp_path / "theirs", tmp_path / "data"
+    theirs.write_bytes(b"theirs")
+    (data_dir / ".download").mkdir(parents=True)
+    (data_dir / name).symlink_to(theirs)
+    fetch(server, data_dir)
+    assert_whole(data_dir)
+    assert theirs.read_bytes() == b"theirs"
+
+
 def test_a_server_without_ranges_starts_over(server, tmp_path):
     server.ranges = False
     server.cut += [100_000]

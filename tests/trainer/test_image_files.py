@@ -8,7 +8,9 @@ import zlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from input_pipeline import images
 from trainer import image_files
 
 RGB = np.random.default_rng(0).integers(0, 256, [6, 5, 3], dtype=np.uint8)
@@ -61,7 +63,7 @@ def read(tmp_path: pathlib.Path, data: bytes, shape=(6, 5, 3)):
 def test_every_format_gives_its_own_values(tmp_path, data, expected):
     image, note = read(tmp_path, data)
     if expected is None:
-        expected = tf.io.decode_jpeg(data).numpy()
+        expected = tf.io.decode_jpeg(data, dct_method=images.DCT).numpy()
     np.testing.assert_array_equal(image, expected.astype(np.float32))
     assert note == ""
 
@@ -74,7 +76,7 @@ def test_colour_becomes_grey_by_its_luma(tmp_path):
 def test_of_a_gif_only_the_first_frame_is_decoded(tmp_path):
     image, _ = read(tmp_path, GIF, (1, 1, 3))
     assert image.ravel().tolist() == [10, 20, 30]
-    data, height, width = image_files._first_frame(GIF)
+    data, height, width = images._first_frame(GIF)
     assert (height, width) == (1, 1) and data.count(b"\x02\x02") == 1 and data.endswith(b"\x00;")
 
 
@@ -83,6 +85,31 @@ def test_another_size_is_resized_with_antialiasing_and_said(tmp_path):
     expected = tf.image.resize(RGB, [3, 2], method="bilinear", antialias=True)
     np.testing.assert_array_equal(image, expected.numpy())
     assert note == "6x5 was resized to 3x2"
+
+
+SMOOTH = np.stack(np.broadcast_arrays(np.arange(60)[:, None] * 4, np.arange(80) * 3, 90), -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("side", [60, 40, 12])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "bmp", "npy"])
+def test_a_photo_is_read_as_training_reads_it(tmp_path, kind, side):
+    """The middle square and the same way to a smaller size. Mutation: the whole photo is squeezed into a square."""
+    data = tf.io.encode_jpeg(SMOOTH, quality=95).numpy() if kind == "jpeg" else \
+        {"png": png, "bmp": bmp, "npy": npy}[kind](SMOOTH)
+    image, note = read(tmp_path, data, (side, side, 3))
+    expected = images.decode_square(png(SMOOTH) if kind == "npy" else data, side)
+    np.testing.assert_allclose(image, expected, rtol=0, atol=3 if kind == "npy" else 0)
+    assert note == f"the middle square of 60x80 was resized to {side}x{side}"
+    grey, _ = read(tmp_path, data, (side, side, 1))
+    np.testing.assert_allclose(grey, tf.image.rgb_to_grayscale(tf.cast(image, tf.float32)), atol=0.1)
+
+
+def test_four_inks_become_three_colours(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(SMOOTH).convert("CMYK").save(file, "JPEG", quality=95)
+    for shape, inks in ((60, 80, 3), SMOOTH), ((60, 80, 1), SMOOTH @ [[0.299], [0.587], [0.114]]):
+        image, _ = read(tmp_path, file.getvalue(), shape)
+        assert np.abs(image - inks).mean() < 5
 
 
 class Trap:

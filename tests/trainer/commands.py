@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import augment, datasets
-from trainer import experiment, resolve
+from trainer import distribution, experiment, resolve
 from trainer.config import Config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -59,8 +59,8 @@ def held_out() -> tuple[np.ndarray, np.ndarray]:
     return examples["input"].numpy(), examples["label"].numpy()
 
 
-def evaluators_probabilities(model_dir: pathlib.Path, step: int) -> np.ndarray:
-    """[360, classes] float32: what the evaluator's network says of the held-out images, with the averages.
+def evaluators_network(model_dir: pathlib.Path, step: int) -> keras.Model:
+    """The evaluator's network with the averages of the weights, after a pass over the test examples.
 
     The checkpoint is read as any TensorFlow program would.
     """
@@ -73,12 +73,18 @@ def evaluators_probabilities(model_dir: pathlib.Path, step: int) -> np.ndarray:
                 path = name.removesuffix("/.ATTRIBUTES/VARIABLE_VALUE").removeprefix(group).replace(".S", "/")
                 values[path] = reader.get_tensor(name)
     policy = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy({"bfloat16": "mixed_bfloat16"}[config.precision])
+    keras.mixed_precision.set_global_policy(distribution.POLICIES[config.precision])
     try:
-        evaluation = experiment.evaluation(config, datasets.describe("digits"),
+        evaluation = experiment.evaluation(config, datasets.describe(config.dataset, config.data_dir),
                                            tf.distribute.OneDeviceStrategy("/cpu:0"), "test")
     finally:
         keras.mixed_precision.set_global_policy(policy)
     evaluation.run(values)
-    network = tf.function(lambda images: tf.nn.log_softmax(evaluation.model(images, training=False)))
+    return evaluation.model
+
+
+def evaluators_probabilities(model_dir: pathlib.Path, step: int) -> np.ndarray:
+    """[360, classes] float32: what the evaluator's network says of the held-out images, with the averages."""
+    config, model = Config(**resolve.read_recorded(model_dir)), evaluators_network(model_dir, step)
+    network = tf.function(lambda images: tf.nn.log_softmax(model(images, training=False)))
     return np.exp(network(augment.parse(config.augment).evaluate(held_out()[0])).numpy())

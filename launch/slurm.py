@@ -76,10 +76,33 @@ class SlurmJob(spec.Job):
     name: str = option("lockstep", "the job's name", pattern=WORD, rule="letters, digits and . _ -")
     partition: str = option("", "where it runs (default: the cluster's)", pattern=WORD, rule="a partition's name")
     time: str = option("", "the time limit of one stay on the nodes (default: the partition's)",
-                       pattern=r"([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}", rule="like 90 (minutes), 4:00:00 or 2-00")
+                       pattern=r"([0-9]{1,9}-)?[0-9]{1,9}(:[0-9]{1,2}){0,2}", rule="like 90 (minutes), 4:00:00 or 2-00")
     gpus_per_worker: int = option(0, "GPUs of each worker (0: none are asked for)", at_least=0, at_most=1024)
     cpus_per_worker: int = option(0, "CPU cores of each worker (0: the cluster's default)", at_least=0, at_most=4096)
     nodes: int = option(0, "nodes to spread the workers over (0: as SLURM likes)", at_least=0, at_most=100_000)
+
+    def __post_init__(self):
+        super().__post_init__()
+        earliest = self.warning_secs + LATEST_SIGNAL
+        if 0 < limit_secs(self.time) <= earliest:
+            raise UserError(f"--time={self.time} leaves no time to train: the workers are told to stop up to {earliest} s before "
+                            "the limit, and the job goes back into the queue; give more")
+
+    @property
+    def warning_secs(self) -> int:
+        """Before the time limit, when SLURM is asked to tell the script."""
+        return round(self.grace_secs) + LATEST_SIGNAL
+
+
+def limit_secs(time: str) -> int:
+    """Seconds of a time as sbatch writes it: MINUTES[:SECONDS], HOURS:MINUTES:SECONDS or DAYS-HOURS[:MINUTES[:SECONDS]];
+    0: no limit, or the partition's."""
+    days, _, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":") if part]
+    if not days and len(parts) < 3:
+        parts.insert(0, 0)
+    hours, minutes, seconds = (parts + [0, 0, 0])[:3]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def script(job: SlurmJob, *, python: str, folder: str) -> str:
@@ -87,7 +110,7 @@ def script(job: SlurmJob, *, python: str, folder: str) -> str:
     asked = {"job-name": job.name, "ntasks": job.num_workers, "partition": job.partition, "time": job.time,
              "nodes": job.nodes, "gpus-per-task": job.gpus_per_worker, "cpus-per-task": job.cpus_per_worker}
     fixed = ["--requeue", "--open-mode=append", "--output=%x-%j.log",
-             f"--signal=B:USR1@{round(job.grace_secs) + LATEST_SIGNAL}"]
+             f"--signal=B:USR1@{job.warning_secs}"]
     lines = [*(f"--{name}={value}" for name, value in asked.items() if value), *fixed]
     srun = ["srun", "--kill-on-bad-exit=1", "--distribution=block", "--label"]
     if job.cpus_per_worker:

@@ -57,11 +57,27 @@ def test_any_trainer_flag_is_one_word_and_the_script_is_bash(evaluator):
 
 @pytest.mark.parametrize("flags, said", [
     ("--name=a b", "--name=a b must be letters"), ("--partition=x\n#SBATCH --uid=0", "must be a partition's name"),
-    ("--time=tomorrow", "--time=tomorrow must be like 90"), ("--time=1:00;id", "must be like"),
+    ("--time=tomorrow", "--time=tomorrow must be like 90"), ("--time=1:00;id", "must be like"), (f"--time={'9' * 5000}", "must be like"),
     ("--nodes=-1", "--nodes=-1 must be a whole number"), ("--gpus_per_worker=two", "must be a whole number")])
 def test_wrong_values_do_not_reach_the_script(flags, said):
     with pytest.raises(UserError, match=said):
         job(flags)
+
+
+@pytest.mark.parametrize("time", ["1", "2:30", "0:02:30", "0-0:2"])
+def test_a_limit_that_would_requeue_the_job_for_ever_is_refused(time):
+    """SLURM tells the script to stop 90 to 150 s before the limit: no step would be trained."""
+    with pytest.raises(UserError, match=f"--time={time} leaves no time to train.*150 s.*give more"):
+        job(f"--time={time}")
+
+
+@pytest.mark.parametrize("time", ["3", "2:31", "0:02:31", "0-0:3", "1-00", "2-4:00:00", "100:00:00", "0"])
+def test_limits_as_slurm_reads_them(time):
+    """0 is none."""
+    assert f"--time={time}" in directives(script(f"--time={time}"))
+    if time in ("3", "2:31"):
+        with pytest.raises(UserError, match="180 s"):
+            job(f"--time={time}", "--grace_secs=60")
 
 
 def test_dry_run_prints_the_script_and_needs_no_slurm():

@@ -63,6 +63,9 @@ def pairs(config: Config, given: dict) -> None:
                         "give one of them")
     if given.get("pretrained_weights") and given.get("init_from"):
         conflict("pretrained_weights", "init_from", "both give first weights; give one of them")
+    if given.get("batch_norm_momentum") and not registry.check(config.model).batch_norm:
+        raise UserError(f"--batch_norm_momentum={config.batch_norm_momentum:g} with --model={config.model}: this network has no "
+                        "batch normalisation; leave it out")
     for name in ("tpu_zone", "gcp_project"):
         if given.get(name) and not config.tpu:
             raise UserError(f"--{name}={shown(given[name])} without --tpu: it is for finding a TPU by its name; "

@@ -147,6 +147,9 @@ class Config:
     xla: bool = option(False, "compile the forward and backward pass with XLA", group=NUMERICS, may_change=True)
     deterministic: bool = option(False, "equal runs are equal bit for bit", group=NUMERICS, may_change=True)
     sync_batch_norm: bool = option(True, "batch statistics over all replicas", group=NUMERICS)
+    batch_norm_momentum: float = option(0.0, "share of the moving statistics of batch normalisation that a step keeps (0: the "
+                                        "network's own, which may be made for longer runs)", group=NUMERICS, at_least=0,
+                                        below=1)
 
     log_steps: int = option(10, "steps between lines on the console and in metrics.jsonl", group=CADENCE, at_least=1,
                             may_change=True)

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from input_pipeline import augment, datasets, pipeline
-from models import registry
+from models import layers, registry
 from trainer import checks, inner_loop, muon_sgd, optimizers, schedules, task, transfer, watch
 from trainer import step as step_lib
 from trainer.config import TRANSIENT, Config, UserError, data_options
@@ -29,11 +29,16 @@ def build_model(config: Config, info: datasets.Info) -> keras.Model:
     """The network of `config` for this data set's examples. UserError if it does not fit them."""
     options = {name: getattr(config, name) for name in registry.OPTIONS}
     try:
-        return registry.build(config.model, input_shape=augment.check(config.augment, info.input_shape),
-                              classes=config.classes, outputs=info.target_shape[0] if info.target_shape else 0,
-                              sync_batch_norm=config.sync_batch_norm, **options)
+        model = registry.build(config.model, input_shape=augment.check(config.augment, info.input_shape),
+                               classes=config.classes, outputs=info.target_shape[0] if info.target_shape else 0,
+                               sync_batch_norm=config.sync_batch_norm, **options)
     except ValueError as error:
         raise UserError(f"--model={config.model} cannot be built: {error}") from error
+    if config.batch_norm_momentum:
+        for layer in model.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = config.batch_norm_momentum
+    return model
 
 
 def load(config: Config, split: str):

@@ -196,7 +196,8 @@ def flowers_mobilenet() -> Config:
     return Config(
         recipe="flowers_mobilenet", model="applications/MobileNetV2", dataset="flowers", image_size=224,
         augment="flip,normalize:0:255", train_epochs=3, global_batch_size=32, optimizer="adam", learning_rate=0.001,
-        lr_schedule="constant", ema_decay=0.98, summary_steps=50, histogram_steps=0, checkpoint_steps=50)
+        # Keras's MobileNetV2 keeps 0.999 of its statistics: after 276 steps they are still those of no image.
+        lr_schedule="constant", batch_norm_momentum=0.9, ema_decay=0.98, summary_steps=50, histogram_steps=0, checkpoint_steps=50)
 
 
 def co2_forecast() -> Config:

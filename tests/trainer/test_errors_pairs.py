@@ -53,6 +53,7 @@ OPTIONS = [wrong(*arguments, says=says) for *arguments, says in [
     ("--warmup_steps=20", "--decay_steps=20", "--warmup_steps=20 must be less than the 20 steps"),
     ("--momentum=0.9", "--optimizer=adam", "--momentum=0.9 with --optimizer=adam: only sgd, rmsprop, lars, muon, muon_sgd take it"),
     ("--momentum=0.9", "--optimizer=adafactor", "--momentum=0.9 with --optimizer=adafactor: "),
+    ("--batch_norm_momentum=0.9", "--batch_norm_momentum=0.9 with --model=digits_cnn: | no batch normalisation"),
     ("--nesterov", "--optimizer=adam", "--nesterov=true with --optimizer=adam: "),
     ("--nesterov", "--optimizer=muon", "--nesterov=true with --momentum=0: | give --momentum=0.9"),
     ("--head_learning_rate=1", "--head_learning_rate=1 with --optimizer=adamw: only muon_sgd | leave it out"),

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline import datasets
+from models import layers
 from trainer import devices, recipes
 from trainer.experiment import Experiment
 from trainer.resolve import Run
@@ -184,6 +185,19 @@ def test_one_all_reduce_for_all_gradients(model, extra):
     made = experiment(strategy, model=model)
     graph = made.loop._many.get_concrete_function(made.batches(0), tf.constant(1, tf.int64)).graph
     assert _collectives(graph) == strategy.num_replicas_in_sync * (1 + extra)
+
+
+def test_how_fast_moving_statistics_follow_is_by_the_flag():
+    """After one step the mean is (1 - momentum) of the batch's. Mutation: `batch_norm_momentum` not passed on."""
+    means = []
+    for momentum in (0.0, 0.5):  # 0: the network's own
+        made = experiment(model="digits_cnn_regularized", batch_norm_momentum=momentum)
+        (layer, *_) = [layer for layer in made.model.layers if isinstance(layer, layers.BatchNormalization)]
+        own = layer.momentum
+        made.loop.run(made.batches(0), 1)
+        means.append(layer.moving_mean.numpy() / (1 - own))
+    assert own == 0.5
+    np.testing.assert_allclose(means[0], means[1], rtol=1e-5)
 
 
 def test_local_batch_statistics_stay_equal_on_replicas():

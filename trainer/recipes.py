@@ -177,7 +177,9 @@ def flowers_transfer() -> Config:
 
     python -m trainer.main --recipe=flowers_transfer --data_dir=DATA --download
 
-    Not measured yet.
+    1,469 steps, 68 min on one busy core (AVX2, float32); precision @ 1 on the 359 test photos 0.922 (0.916 with moving
+    averages), on the 374 for validation 0.947; at step 800, 66 steps after the whole network began to learn, 0.905 (0.900)
+    (n = 1, seed 0).
     """
     return Config(
         recipe="flowers_transfer", model="applications/MobileNetV2", dataset="flowers", image_size=192,

@@ -193,7 +193,8 @@ def flowers_mobilenet() -> Config:
 
     python -m trainer.main --recipe=flowers_mobilenet --data_dir=DATA --download
 
-    Not measured yet.
+    276 steps, 19 min on one busy core (AVX2, float32); precision @ 1 on the 359 test photos 0.643, 0.677 with moving
+    averages (n = 1, seed 0).
     """
     return Config(
         recipe="flowers_mobilenet", model="applications/MobileNetV2", dataset="flowers", image_size=224,

@@ -1,4 +1,4 @@
-"""Exports and predictions of a reconstruction answer as the evaluator does, in raw units; what TensorBoard shows of them."""
+"""Exports and predictions of the other tasks answer as the evaluator does, in raw units; what TensorBoard shows of them."""
 import json
 import pathlib
 import subprocess
@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+from input_pipeline import datasets, series
 
 STEPS = 10
 FLAGS = (f"--train_steps={STEPS}", f"--eval_steps={STEPS}", "--precision=float32", "--summary_steps=0", "--histogram_steps=0",
@@ -70,3 +72,23 @@ def test_restored_images_are_the_evaluators_in_raw_units(tmp_path):
     assert picture.shape == (3 * 8, 8 * 8, 1)
     wanted = np.concatenate([np.floor(255 * image / 16) for image in images[:8].astype(np.float32)], axis=1)
     assert np.abs(picture[16:] - wanted).max() <= 1 and np.abs(picture[8:16] - wanted).max() > 20
+
+
+@pytest.mark.slow
+def test_forecasts_are_the_evaluators(tmp_path, co2):
+    """Mutations: the network's differences for parts per million; raw weights for the averages."""
+    run = tmp_path / "run"
+    commands.run("trainer.main", "--recipe=co2_forecast", f"--data_dir={co2}", f"--model_dir={run}", "--train_epochs=0", *FLAGS)
+    commands.run("trainer.evaluator", f"--model_dir={run}", "--run_once")  # of the test split: the trainer's is validation
+    source = datasets.load("co2", "test", co2)
+    windows = {name: value.numpy() for name, value in source.read(tf.range(len(source), dtype=tf.int64)).items()}
+    answers = served(tmp_path, "series", windows["input"])
+    assert list(answers) == ["forecast"] and answers["forecast"].shape == (len(source), 12)
+    network = commands.evaluators_network(run, STEPS)
+    np.testing.assert_allclose(answers["forecast"], network(windows["input"], training=False), rtol=1e-6, atol=1e-5)
+    assert np.mean(np.abs(answers["forecast"] - windows["target"])) == pytest.approx(told(run)["mae"], abs=1e-4)
+    csv = pathlib.Path(co2, "co2", "co2-mm-mlo.csv")
+    _, values = series.read_csv(str(csv))
+    last = network(values[np.newaxis, -windows["input"].shape[1]:, np.newaxis].astype(np.float32), training=False)[0]
+    np.testing.assert_allclose(predicted(run, csv)["forecast"], last, rtol=1e-6, atol=1e-5)
+    assert shown(run, "forecast").shape == (320, 640, 3)

@@ -163,7 +163,8 @@ def flowers_cnn() -> Config:
 
     python -m trainer.main --recipe=flowers_cnn --data_dir=DATA --download
 
-    Not measured yet.
+    With --train_epochs=30 --learning_rate=0.0015, 2,754 steps on busy cores (AVX2, float32): precision @ 1 on the 359 test
+    photos 0.811, 0.813 with moving averages (n = 1, seed 0). All 60 epochs were not run.
     """
     return Config(
         recipe="flowers_cnn", model="flowers_cnn", dataset="flowers", image_size=192,

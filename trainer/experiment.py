@@ -23,6 +23,9 @@ from trainer.resolve import Run
 from trainer.state import State
 
 FIRST_LOSS_SCALE = 2.0**15  # of float16
+# To the end of the process: where a strategy's iterator is deleted while its pipeline is busy, TensorFlow 2.21 ends with a
+# segmentation fault.
+_kept = []
 
 
 def build_model(config: Config, info: datasets.Info) -> keras.Model:
@@ -114,10 +117,12 @@ class Experiment:
         return f", first filters from {len(batch['input'])} training images"
 
     def batches(self, start_step: int):
-        """The iterator of training batches from batch number `start_step` on."""
-        return iter(pipeline.distribute(self.strategy, lambda context: pipeline.training(
+        """The iterator of training batches from batch number `start_step` on; it lives as long as the process."""
+        batches = iter(pipeline.distribute(self.strategy, lambda context: pipeline.training(
             self.source, self.augmentation, seed=self.config.seed, batch_size=self.config.global_batch_size,
             start_step=start_step, **pipeline.share(context))))
+        _kept.append(batches)
+        return batches
 
     def weights(self) -> dict[str, dict[str, tf.Variable]]:
         """The kinds of weights there are to evaluate, by path: raw, and ema where averages are kept."""

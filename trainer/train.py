@@ -28,9 +28,6 @@ from trainer.writers import Console
 
 DIVERGED = 3  # the exit code
 COMPLETE, EARLY_STOP = "complete", "early stop"  # why training ended, in DONE
-# To the end of the process: where a strategy's iterator is deleted while its pipeline is busy, TensorFlow 2.21 ends with a
-# segmentation fault.
-_kept = []
 
 
 def run(run: Run) -> int:
@@ -77,7 +74,6 @@ def _run(run: Run, watchdog: Watchdog) -> int:
             console.message(f"nothing to do: {folder} is done at step {start} ({done['why']})")
             return 0
         trainer, batches = Trainer(run, experiment, start, console, stopwatch), experiment.batches(start)
-        _kept.append(batches)
         watchdog.look, trainer.telling.slowest = trainer.position, watchdog.slowest
         starting.close()
         with reading.named(experiment.source, seed=config.seed, batch_size=config.global_batch_size,

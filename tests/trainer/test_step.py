@@ -1,7 +1,9 @@
 """The step: one all-reduce, weight decay once, clipping by the global norm, moving averages, steps that are not finite, and
 how another thread sees that the state stands still."""
 import dataclasses
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -217,3 +219,10 @@ def test_xla_makes_the_same_step():
             made.loop.run(made.batches(0), 3)
         for a, b in zip(weights(plain), weights(compiled)):
             np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_an_iterator_of_batches_is_never_deleted():
+    """A busy one that is deleted can end the process with a segmentation fault. Mutation: not kept."""
+    dropped = weakref.ref(experiment().batches(0))
+    gc.collect()
+    assert dropped() is not None

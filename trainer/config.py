@@ -132,8 +132,9 @@ class Config:
                           choices=("auto", "one_device", "mirrored", "central_storage", "multi_worker", "tpu"))
     all_reduce: str = option("auto", "how gradients are summed over replicas", group=DEVICES, may_change=True,
                             choices=("auto", "nccl", "hierarchical_copy", "reduction_to_one_device", "ring"))
-    intra_op_threads: int = option(0, "threads inside an operation (0: TensorFlow's choice)", group=DEVICES,
-                                   at_least=0, at_most=INT32, may_change=True)
+    intra_op_threads: int = option(
+        0, "threads inside an operation (0: TensorFlow's choice, but 1 where replicas on CPUs keep all cores busy)",
+        group=DEVICES, at_least=0, at_most=INT32, may_change=True)
     inter_op_threads: int = option(0, "operations at a time (0: TensorFlow's choice)", group=DEVICES, at_least=0,
                                    at_most=INT32, may_change=True)
     hang_timeout_secs: float | None = option(

@@ -1,0 +1,34 @@
+"""Threads of a process whose replicas share its cores."""
+import dataclasses
+import os
+
+import pytest
+
+from trainer import devices, recipes
+from trainer.distribution import intra_op_threads
+
+
+@pytest.mark.parametrize("replicas, workers, kind, asked, expected", [
+    (4, 1, "CPU", 0, 1), (8, 1, "CPU", 0, 1), (8, 2, "CPU", 0, 1), (8, 1, "CPU", 3, 3),
+    (2, 1, "CPU", 0, 0), (4, 2, "CPU", 0, 0), (1, 1, "CPU", 0, 0), (8, 1, "GPU", 0, 0), (0, 1, "TPU", 0, 0)])
+def test_replicas_that_keep_all_cores_busy_have_a_thread_each(monkeypatch, replicas, workers, kind, asked, expected):
+    """On 4 cores. Mutations: fewer replicas than cores too; all workers' replicas counted; GPUs; the flag ignored."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    config = dataclasses.replace(recipes.digits(), intra_op_threads=asked)
+    plan = devices.Plan(strategy="mirrored", kind=kind, replicas=replicas, workers=workers)
+    assert intra_op_threads(config, plan) == expected
+
+
+def test_one_core_changes_nothing_for_one_replica(monkeypatch):
+    """Mutation: without the look at the number of replicas."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert intra_op_threads(recipes.digits(), devices.Plan(strategy="one_device", kind="CPU", replicas=1)) == 0
+
+
+def test_workers_of_one_machine_share_its_cores(monkeypatch):
+    """Mutations: workers elsewhere counted too; the first worker's host taken for this one's."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    for worker, threads in (0, 0), (1, 1), (2, 1):
+        plan = devices.Plan(strategy="multi_worker", kind="CPU", replicas=3, workers=3, worker=worker,
+                            addresses=("far:1", "near:1", "near:2"))
+        assert intra_op_threads(recipes.digits(), plan) == threads

@@ -21,6 +21,7 @@ threads. Their order is that of the rows all the same. Where one cannot be read,
 READ_ERRORS at the step that needs it, and `unreadable` says which one it is and why.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable
 
@@ -34,6 +35,7 @@ from input_pipeline.sources import SlowSource, Source
 # input behind its training step on two cores; more threads take time from the step.
 THREADS = 1
 PREFETCH_STEPS = 4
+CACHED_BYTES = 1 << 28  # of an evaluation's input, up to which it is kept from one pass to the next
 # What `next` raises where an example cannot be read: damaged, gone, or not to be opened.
 READ_ERRORS = (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.NotFoundError,
                tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError)
@@ -76,11 +78,12 @@ def training(source: Source, augmentation: Augmentation, *, seed: int, batch_siz
 
 def evaluation(source: Source, augmentation: Augmentation, *, batch_size: int, replicas: int,
                local_replicas: int, first_local_replica: int = 0, threads: int | None = None,
-               prefetch_steps: int = PREFETCH_STEPS) -> tf.data.Dataset:
+               prefetch_steps: int = PREFETCH_STEPS, cache: bool = False) -> tf.data.Dataset:
     """One pass over `source` in order, every example once over all replicas, with a mask.
 
     As `training`, and "mask" float32 [b], 0 for the rows that fill up the last batch (they repeat the last
-    example). ceil(len(source) / batch_size) steps, on every worker alike.
+    example). ceil(len(source) / batch_size) steps, on every worker alike. cache: whether a further pass over
+    the same dataset takes its input from memory, if that is no more than CACHED_BYTES.
     """
     rows = _rows(batch_size, replicas, local_replicas, first_local_replica)
 
@@ -93,7 +96,9 @@ def evaluation(source: Source, augmentation: Augmentation, *, batch_size: int, r
         return augmentation.evaluate_batch(batch["input"], batch["index"])
 
     steps = tf.data.Dataset.range(-(-len(source) // batch_size))
-    return _replica_batches(source, steps, wanted, augmented, local_replicas, threads, prefetch_steps)
+    values = math.prod(augmentation.output_shape(source.input_shape)) * (2 if augmentation.corrupts else 1)
+    return _replica_batches(source, steps, wanted, augmented, local_replicas, threads, prefetch_steps,
+                            cache=cache and 4 * values * len(source) <= CACHED_BYTES)
 
 
 def unreadable(source: Source, *, seed: int = 0, batch_size: int = 0, step: int | None = None) -> str | None:
@@ -128,11 +133,11 @@ def _rows(batch_size: int, replicas: int, local_replicas: int, first_local_repli
 
 
 def _replica_batches(source: Source, steps: tf.data.Dataset, wanted: Callable, augmented: Callable,
-                     local_replicas: int, threads: int | None, prefetch_steps: int) -> tf.data.Dataset:
+                     local_replicas: int, threads: int | None, prefetch_steps: int, cache: bool = False) -> tf.data.Dataset:
     """For each of `steps` this worker's rows, cut into replicas' batches.
 
     `wanted(step)`: the batch without its examples, "index" int64 [n] and what travels along. `augmented(step, batch)`:
-    what of the whole batch is new then, "input" and more.
+    what of the whole batch is new then, "input" and more. cache: a second pass computes nothing.
     """
     slow = isinstance(source, SlowSource)
     if threads is None:
@@ -157,6 +162,8 @@ def _replica_batches(source: Source, steps: tf.data.Dataset, wanted: Callable, a
     dataset = steps.map(parts, num_parallel_calls=parallel, deterministic=True)
     if local_replicas > 1:
         dataset = dataset.unbatch()
+    if cache:
+        dataset = dataset.cache()
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False

@@ -27,7 +27,6 @@ OPTIONS = {
 }
 FIRST_IMAGES = 5000  # that `first_weights` looks at
 MAX_STAGES, MAX_BLOCKS = 5, 200  # of blocks, in one network and in one stage
-TASKS = ("classification", "reconstruction", "forecasting")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

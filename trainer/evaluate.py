@@ -14,7 +14,7 @@ import tensorflow as tf
 from input_pipeline import pipeline, test_time
 from trainer import reading
 
-BATCH_SIZE = 256  # over all replicas, rounded up to a multiple of them
+BATCH_SIZE = 256  # over all replicas, at most, but for rounding up to a multiple of them
 
 
 def answer(model, images: tf.Tensor, views: str = "none") -> tf.Tensor:
@@ -33,7 +33,9 @@ class Evaluation:
         self._strategy, self._task, self._source, self._augmentation = strategy, task, source, augmentation
         self._views = views
         replicas = strategy.num_replicas_in_sync
-        self._batch_size = -(-batch_size // replicas) * replicas
+        # Steps of one size, so that the last has few rows to fill up.
+        rows = -(-len(source) // -(-len(source) // batch_size))
+        self._batch_size = -(-rows // replicas) * replicas
         self._steps = -(-len(source) // self._batch_size)
         with strategy.scope():
             self.model = network()
@@ -54,7 +56,7 @@ class Evaluation:
             variable.value.assign(weights[variable.path])
         if self._dataset is None:
             self._dataset = pipeline.distribute(self._strategy, lambda context: pipeline.evaluation(
-                self._source, self._augmentation, batch_size=self._batch_size, **pipeline.share(context)))
+                self._source, self._augmentation, batch_size=self._batch_size, cache=True, **pipeline.share(context)))
         with reading.named(self._source):
             names, sums, counts = self._pass(iter(self._dataset))
         sums = dict(zip((name.decode() for name in names.numpy()), sums.numpy()))

@@ -14,10 +14,10 @@ DECOUPLED = ("adamw", "lamb", "lars", "muon", "muon_sgd")
 # Optimizers that use the momentum they are given; the others have constants of their own (Adam's 0.9).
 MOMENTUM = ("sgd", "rmsprop", "lars", "muon", "muon_sgd")
 
-# Metrics of which less is better; of the others more is.
-LOWER_IS_BETTER = ("loss", "mse", "mae")
+# Last words of the metrics of which less is better, as in naive_mae; of the others more is.
+LOWER_IS_BETTER = ("loss", "mse", "mae", "error")
 
 
 def score(metric: str, value: float) -> float:
     """`value` of `metric`, turned so that larger is better."""
-    return -value if metric in LOWER_IS_BETTER else value
+    return -value if metric.rsplit("_", 1)[-1] in LOWER_IS_BETTER else value

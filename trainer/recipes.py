@@ -131,7 +131,8 @@ def cifar10_vgg16() -> Config:
 
     python -m trainer.main --recipe=cifar10_vgg16 --data_dir=DATA --download
 
-    Not measured yet.
+    With --train_epochs=1, in 38 min of one busy core (AVX2, float32): precision @ 1 on the 10,000 test images 0.550, 0.544 with
+    moving averages (n = 1, seed 0, 100 steps of warm-up). All 30 epochs were not run.
     """
     return _cifar10("cifar10_vgg16", "vgg16_small")
 
@@ -179,8 +180,8 @@ def flowers_transfer() -> Config:
     python -m trainer.main --recipe=flowers_transfer --data_dir=DATA --download
 
     1,469 steps, 68 min on one busy core (AVX2, float32); precision @ 1 on the 359 test photos 0.922 (0.916 with moving
-    averages), on the 374 for validation 0.947; at step 800, 66 steps after the whole network began to learn, 0.905 (0.900)
-    (n = 1, seed 0).
+    averages), on the 374 for validation 0.947. The head alone, --train_epochs=8 --unfreeze_epochs=0, 735 steps in 9 min of one
+    busy core: 0.894 (0.897), for validation 0.904 (n = 1 each, seed 0).
     """
     return Config(
         recipe="flowers_transfer", model="applications/MobileNetV2", dataset="flowers", image_size=192,

@@ -28,7 +28,7 @@ class Task(Protocol):
     loss_name: str  # of the mean of `losses` in lines and summaries
     train_metrics: tuple[str, ...]  # of `sums`, shown as running means of the epoch
     metrics: tuple[str, ...]  # all of `sums`, in their order
-    best: str  # the metric that makes a checkpoint the best one; `names.is_better` knows its direction
+    best: str  # the metric that makes a checkpoint the best one; `names.score` knows its direction by its last word
     input_name: str  # what an exported network takes
     output_name: str  # and gives
     output_shape: tuple[int, ...]  # of one row of `predictions`

@@ -130,9 +130,10 @@ def _checkpoint(into, limits, cut, rounds, amount):
     """Checkpoint time against size."""
     sizes = SIZES[cut]
     lines = {"written, flushed and hashed": [_measure("limits:save", 1, rounds, megabytes=size) for size in sizes],
-             "what the loop waits": [_measure("limits:save_call", 1, rounds, megabytes=size) for size in sizes],
+             "the call": [_measure("limits:save_call", 1, rounds, megabytes=size) for size in sizes],
              "memory's limit of a copy": [size * 2e6 / limits["memory"] for size in sizes]}
-    return ["## Checkpoint time against size", "", *_figure(into, "growth_checkpoint", "MB", "seconds", sizes, lines)]
+    return ["## Checkpoint time against size", "", *_figure(into, "growth_checkpoint", "MB", "seconds", sizes, lines), "",
+            "The call shares the variables' memory with what is written. TensorFlow copies a variable when the next step changes it."]
 
 
 def _figure(into, name, x_label, y_label, xs, lines: dict[str, list[float]]) -> list[str]:

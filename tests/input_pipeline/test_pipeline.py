@@ -249,6 +249,36 @@ def test_evaluation_images_are_the_fixed_counterpart():
     assert np.array_equal(batch["label"], raw["label"])
 
 
+class Counting(sources.Arrays):
+    """Counts how often it is read."""
+
+    def __init__(self, examples: int):
+        super().__init__(np.zeros((examples, 1, 1, 1), np.float32), np.zeros(examples, int), ("a",))
+        self.times = 0
+
+    def read(self, indices):
+        def count(indices):
+            self.times += 1
+            return indices
+
+        return super().read(tf.ensure_shape(tf.numpy_function(count, [indices], tf.int64), indices.shape))
+
+
+@pytest.mark.parametrize("cache, replicas, bytes_, times", [
+    (True, 1, 40, 3), (True, 2, 40, 3), (False, 1, 40, 6), (True, 1, 39, 6)])
+def test_a_second_pass_takes_a_small_input_from_memory(monkeypatch, cache, replicas, bytes_, times):
+    """10 examples of 4 bytes in 3 batches. Mutations: kept unasked; however large; the batches of one replica alone."""
+    monkeypatch.setattr(pipeline, "CACHED_BYTES", bytes_)
+    source = Counting(10)
+    dataset = pipeline.evaluation(source, augment.parse(""), batch_size=4, replicas=replicas, local_replicas=replicas,
+                                  cache=cache)
+    first, second = list(dataset), list(dataset)
+    assert source.times == times
+    assert len(first) == 3 * replicas
+    assert_equal([{k: v.numpy() for k, v in batch.items()} for batch in first],
+                 [{k: v.numpy() for k, v in batch.items()} for batch in second])
+
+
 def test_share_gives_each_worker_its_own_replicas():
     assert [pipeline.share(context) for context in contexts(6, 3)] == [
         {"replicas": 6, "local_replicas": 2, "first_local_replica": first} for first in (0, 2, 4)]

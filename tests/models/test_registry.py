@@ -118,7 +118,6 @@ def test_options_belong_to_networks():
             registry.check("lenet5", **{option: value})
     assert registry.check("resnet18", blocks=[1, 1]) is registry.NETWORKS["resnet18"]
     assert set(registry.NAMES) == set(registry.NETWORKS)
-    assert {network.task for network in registry.NETWORKS.values()} == set(registry.TASKS)
 
 
 def test_synchronised_batch_normalisation_can_be_switched_off():

@@ -78,4 +78,10 @@ def test_the_task_is_the_networks(name):
 
 def test_of_errors_less_is_better():
     assert names.score("mse", 1.0) > names.score("mse", 2.0)
+    assert names.score("naive_mae", 1.0) > names.score("naive_mae", 2.0)
     assert names.score("precision_at_1", 1.0) < names.score("precision_at_1", 2.0)
+
+
+def test_every_network_has_a_task_that_there_is():
+    """Mutation: a task's name misspelt in the registry."""
+    assert {network.task for network in registry.NETWORKS.values()} == set(task.TASKS)

@@ -13,6 +13,7 @@ COMMON = (f"--train_steps={STEPS}", "--log_steps=1", "--global_batch_size=16", "
           "--histogram_steps=0", "--checkpoint_steps=0", "--warmup_steps=0", "--learning_rate=0.0005")
 # Photos are made smaller than the recipe says, so that a step takes less than a second.
 FLAGS = {
+    "cifar10_tutorial": ("--image_size=32",),
     "cifar10_cnn": ("--image_size=32",),
     "cifar10_fast": ("--image_size=32", "--augment=flip_alternate,pad_crop:2:reflect,normalize:127.5:63", "--head_learning_rate=1",
                      "--bias_learning_rate=0.1"),

@@ -74,6 +74,25 @@ def test_the_exports_loss_and_precision_are_those_in_the_ledger(trained, served)
     assert -np.mean(np.log(probabilities[np.arange(360), labels])) == pytest.approx(ema["loss"], abs=1e-5)
 
 
+@pytest.mark.slow
+def test_an_export_averages_the_views_that_the_evaluator_does(tmp_path):
+    """Mutation: the export leaves --test_time_augmentation out."""
+    found = {}
+    for views in "none", "mirror_shift":
+        run = tmp_path / views
+        commands.run("trainer.main", f"--model_dir={run}", *commands.TRAINING, f"--test_time_augmentation={views}")
+        commands.run("trainer.export", f"--model_dir={run}", f"--output={run}.export")
+        np.save(tmp_path / "images.npy", commands.held_out()[0])
+        subprocess.run([sys.executable, "-I", "-c", SERVE, f"{run}.export", tmp_path / "images.npy", f"{run}.npy"], cwd="/",
+                       capture_output=True, check=True, timeout=300)
+        probabilities, labels = np.load(f"{run}.npy"), commands.held_out()[1]
+        lines = map(json.loads, (run / "eval" / "test" / "metrics.jsonl").read_text().splitlines())
+        ema = next(line for line in lines if line["weights"] == "ema")
+        found[views] = -np.mean(np.log(probabilities[np.arange(360), labels]))
+        assert found[views] == pytest.approx(ema["loss"], abs=1e-5)
+    assert abs(found["none"] - found["mirror_shift"]) > 0.01
+
+
 def test_the_signature_is_one_input_and_one_output_of_any_number_of_rows(served):
     assert served[0] == {"in": {"images": [[None, 8, 8, 1], "float32"]},
                          "out": {"probabilities": [[None, 10], "float32"]}, "foreign": []}

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+SIDE = 64  # pixels: the least height of an image that is shown
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reconstruction:
@@ -46,12 +48,14 @@ class Reconstruction:
         return self.inverse(tf.cast(outputs, tf.float32))
 
     def pictures(self, counts: np.ndarray, samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the network got, what it gave and what was wanted: three rows in one picture."""
+        """What the network got, what it gave and what was wanted: three rows in one picture, its images at least SIDE high."""
         target = samples.get("target", samples["input"])
         low, high = float(target.min()), float(target.max())
         rows = [np.concatenate(list(samples.get(name, target)), axis=1) for name in ("input", "outputs", "target")]
         scaled = 255 * (np.clip(np.concatenate(rows), low, high) - low) / max(high - low, 1e-12)
-        return {"restored": scaled[None, ..., :3 if scaled.shape[-1] >= 3 else 1].astype(np.uint8)}
+        shown = scaled[..., :3 if scaled.shape[-1] >= 3 else 1].astype(np.uint8)
+        times = -(-SIDE // target.shape[1])
+        return {"restored": shown.repeat(times, 0).repeat(times, 1)[None]}
 
     def answer(self, prediction: np.ndarray, classes: tuple[str, ...]) -> dict:
         """The restored image, nested lists [h][w][c]."""

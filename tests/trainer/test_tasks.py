@@ -54,7 +54,9 @@ def test_restored_images_are_given_in_raw_units_and_shown_in_three_rows():
     samples = {name: np.full([3, 2, 2, 1], value, np.float32) for name, value in rows.items()}
     samples["target"][0, 0, 0] = 0  # the range that is shown is the target's
     picture = what.pictures(np.zeros([]), samples)["restored"]
-    assert picture.shape == (1, 6, 6, 1) and picture[0, [0, 2, 5], 5, 0].tolist() == [0, 127, 255]
+    assert picture.shape == (1, 6 * 32, 6 * 32, 1)  # enlarged: 64 pixels an image
+    assert picture[0, [0, 2 * 32, 5 * 32], 5 * 32, 0].tolist() == [0, 127, 255]
+    assert (picture[0, 4 * 32:5 * 32, :32] == 0).all()
 
 
 def test_a_forecast_is_judged_beside_the_naive_one():

@@ -99,13 +99,13 @@ def _loop(what: str, recipe: str, flags: tuple[str, ...], full: int, short: int,
 @row(1)
 def tutorial_loop(options):
     """The whole trainer / its bare compiled step, cifar10_tutorial."""
-    yield from _loop("tutorial_loop", "cifar10_tutorial", ("--dataset=synthetic",), 1000, 200, 0.97, options)
+    yield from _loop("tutorial_loop", "cifar10_tutorial", ("--dataset=synthetic",), 1000, 100, 0.97, options)
 
 
 @row(2)
 def digits_loop(options):
     """The whole trainer / its bare compiled step, digits."""
-    yield from _loop("digits_loop", "digits", (), 3000, 1000, 0.90, options)
+    yield from _loop("digits_loop", "digits", (), 3000, 500, 0.90, options)
 
 
 def _peer(what: str, command: list[str], precision: str, least: float, options: Options, *flags: str,
@@ -116,7 +116,7 @@ def _peer(what: str, command: list[str], precision: str, least: float, options: 
     with Program(command) as peer, Trainer(f"--recipe={recipe}", "--dataset=synthetic", "--train_steps=10000000",
                                            f"--precision={precision}", *flags, log_steps=log_steps) as ours:
         ours.measure(2 * log_steps)
-        amount = amount or options.amount(200, 100)
+        amount = amount or options.amount(200, 50)
         ratios, one, other = in_turn(ours, peer, rounds=options.rounds(5), one_amount=amount, other_amount=max(1, amount // 2))
     yield result(what, ratios, at_least=least, ours=one, other=other, side="examples a second")
 
@@ -222,7 +222,7 @@ def saving(options):
 def startup(options):
     """From the command to the first step / importing TensorFlow and tracing alone; help; a wrong command."""
     ours, alone = [], []
-    for _ in range(options.rounds(5)):
+    for _ in range(options.amount(5, 2)):
         start = time.perf_counter()
         with Trainer("--recipe=cifar10_tutorial", "--dataset=synthetic", "--train_steps=1000", log_steps=1):
             ours.append(time.perf_counter() - start)
@@ -236,11 +236,11 @@ def startup(options):
 @row(12)
 def memory(options):
     """Peak memory / Keras fit's, the same job."""
-    amount = options.amount(300, 110)
+    amount = options.amount(300, 60)
     with Program([sys.executable, "-m", "launch.peers.keras_fit", "float32"]) as peer:
         peer.measure(amount)
     with Trainer("--recipe=cifar10_tutorial", "--dataset=synthetic", "--train_steps=10000000", "--precision=float32",
-                 "--checkpoint_steps=100") as ours:
+                 "--checkpoint_steps=50") as ours:
         ours.measure(amount)
     yield result("memory", [ours.peak_bytes / peer.peak_bytes], at_most=1.0, ours=[ours.peak_bytes / 2**20],
                  other=[peer.peak_bytes / 2**20], side="MiB")
@@ -256,7 +256,7 @@ def workers(options):
         for name, launcher, more in (("one", ("trainer.main",), ("--num_gpus=2", "--emulate")),
                                      ("two", ("launch.local", "--num_workers=2", "--"), ())):
             with Trainer(*flags, *more, launcher=launcher, pausing=False) as side:
-                side.measure(50)
+                side.measure(options.amount(50, 20))
                 rates[name].append(side.measure(options.amount(200, 60)))
     yield result("workers", [a / b for a, b in zip(rates["two"], rates["one"])], at_least=0.9, ours=rates["two"],
                  other=rates["one"], side="examples a second")

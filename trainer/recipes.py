@@ -164,13 +164,13 @@ def flowers_cnn() -> Config:
 
     python -m trainer.main --recipe=flowers_cnn --data_dir=DATA --download
 
-    With --train_epochs=30 --learning_rate=0.0015, 2,754 steps on busy cores (AVX2, float32): precision @ 1 on the 359 test
-    photos 0.811, 0.813 with moving averages (n = 1, seed 0). All 60 epochs were not run.
+    4,967 of its 5,138 steps, 2 h on one or two busy cores (AVX2, float32): precision @ 1 on the 359 test photos 0.841, raw and with
+    moving averages (n = 1, seed 0). Batches of 32 at 0.0015 for 30 epochs came to 0.813.
     """
     return Config(
         recipe="flowers_cnn", model="flowers_cnn", dataset="flowers", image_size=192,
-        augment="flip,random_resized_crop:192:0.5,normalize:127.5:127.5", train_epochs=60, global_batch_size=32,
-        optimizer="adam", learning_rate=0.002, lr_schedule="cosine", warmup_steps=200, ema_decay=0.998,
+        augment="flip,random_resized_crop:192:0.5,normalize:127.5:127.5", train_epochs=28, global_batch_size=16,
+        optimizer="adam", learning_rate=0.001, lr_schedule="cosine", warmup_steps=400, ema_decay=0.999,
         label_smoothing=0.1, summary_steps=200, histogram_steps=1000, checkpoint_steps=500)
 
 

@@ -1,7 +1,8 @@
 """TensorBoard event files, written without summary operations.
 
 tf.summary.histogram takes 1.7 s for the histograms of one step of the tutorial's network, in a graph that has
-to be traced; comparing the values that a step returned with the edges takes a tenth, and the tags stay exactly as given. An event file is a TFRecord file of Event protos. TensorFlow's record writer makes it, since
+to be traced; comparing the values that a step returned with the edges takes a tenth of a second, and the tags stay
+exactly as given. An event file is a TFRecord file of Event protos. TensorFlow's record writer makes it, since
 TensorBoard's own computes checksums in Python: 0.2 s a megabyte, and a graph has several.
 
     events = Events("runs/digits/train")

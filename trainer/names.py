@@ -14,7 +14,7 @@ DECOUPLED = ("adamw", "lamb", "lars", "muon", "muon_sgd")
 # Optimizers that use the momentum they are given; the others have constants of their own (Adam's 0.9).
 MOMENTUM = ("sgd", "rmsprop", "lars", "muon", "muon_sgd")
 
-# Last words of the metrics of which less is better, as in naive_mae; of the others more is.
+# Last words of the names of metrics of which less is better; of the others more is.
 LOWER_IS_BETTER = ("loss", "mse", "mae", "error")
 
 

@@ -195,6 +195,11 @@ def test_buckets_to_the_letter():
     assert (table.dtype, not_finite) == (np.float64, 0)
 
 
+def test_an_edge_that_float32_lacks_is_not_rounded():
+    """0.7 as float32 is below the edge 0.7. Mutation: edges rounded to float32."""
+    assert histogram_table(np.float32([0, 0.7, 1]), 10)[0][:, 2].tolist() == [1, 0, 0, 0, 0, 0, 1, 0, 0, 1]
+
+
 FLOATS = arrays.arrays(np.float32, arrays.array_shapes(max_dims=3), elements=some.floats(width=32))
 
 

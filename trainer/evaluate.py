@@ -39,8 +39,9 @@ class Evaluation:
         self._steps = -(-len(source) // self._batch_size)
         with strategy.scope():
             self.model = network()
-        # Made at the first run and kept: TensorFlow keeps some 50 KB of every data set for good.
-        self._dataset = self._sample_batch = None
+        # Made at the first run and kept: TensorFlow keeps some 50 KB of every data set for good, and a new iterator takes
+        # as long as a small network's whole pass.
+        self._iterator = self._sample_batch = None
         with tf.device("cpu:0"):
             self.batches = tf.Variable(0, trainable=False, dtype=tf.int64)  # evaluated so far, for who looks from outside
         self.traces = 0  # how often Python traced the pass: once, whatever the last batch
@@ -54,16 +55,21 @@ class Evaluation:
         """
         for variable in self.model.variables:
             variable.value.assign(weights[variable.path])
-        if self._dataset is None:
-            self._dataset = pipeline.distribute(self._strategy, lambda context: pipeline.evaluation(
-                self._source, self._augmentation, batch_size=self._batch_size, cache=True, **pipeline.share(context)))
+        # Not kept where a pass failed: it would go on in the middle, and a cache leaves out what could not be read.
+        iterator, self._iterator = self._iterator or self._batches(), None
         with reading.named(self._source):
-            names, sums, counts = self._pass(iter(self._dataset))
+            names, sums, counts = self._pass(iterator)
+        self._iterator = iterator
         sums = dict(zip((name.decode() for name in names.numpy()), sums.numpy()))
         examples = sums.pop("examples")
         assert examples == len(self._source), (examples, len(self._source))
         return {"examples": int(examples), **{name: float(value / examples) for name, value in sums.items()},
                 "counts": counts.numpy(), "pictures": self._task.pictures(counts.numpy(), self._samples())}
+
+    def _batches(self):
+        """An iterator over all batches, pass after pass."""
+        return iter(pipeline.distribute(self._strategy, lambda context: pipeline.evaluation(
+            self._source, self._augmentation, batch_size=self._batch_size, cache=True, **pipeline.share(context)).repeat()))
 
     def _samples(self) -> dict[str, np.ndarray]:
         """The first examples as the task wants to show them: their batch, and what the network makes of it."""

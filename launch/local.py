@@ -62,11 +62,11 @@ def gpus() -> list[str]:
 def split_gpus(job: LocalJob, names: list[str]) -> list[list[str]]:
     """Each worker's GPUs: --num_gpus of them, else an equal share. UserError where there are not enough."""
     workers, wanted = job.num_workers, job.trainer.get("num_gpus")
-    if wanted is not None and not re.fullmatch("[0-9]{1,9}", wanted) or job.trainer.get("emulate"):
-        wanted = "0"  # it is the trainer's to say what is wrong; emulated devices are CPUs
-    if wanted is None and not names or wanted is not None and int(wanted) == 0:
+    if job.trainer.get("emulate"):
+        wanted = 0  # emulated devices are CPUs
+    if wanted is None and not names or wanted == 0:
         return [[] for _ in range(workers)]
-    each = len(names) // workers if wanted is None else int(wanted)
+    each = len(names) // workers if wanted is None else wanted
     if each * workers > len(names) or not each:
         there = "1 GPU is" if len(names) == 1 else f"{len(names)} GPUs are"
         asked = f"--num_workers={workers}" + (f" with --num_gpus={wanted} each" if wanted else "")

@@ -7,12 +7,11 @@ A launcher derives a class with its own fields from Job, and hands its main over
 
     return spec.command(sys.argv, LocalJob, start, name="launch.local", doc=__doc__)
 
-Wrong flags: one line on stderr, code 2, nothing started. The trainer's flags are checked by the trainer; here only what
-a launcher must know of them.
+Wrong flags: one line on stderr, code 2, nothing started. Also of the trainer's flags each is checked here, for a job may
+wait for hours, or cost money, before a trainer sees them; how they fit together and the data are left to the trainer.
 """
 import dataclasses
 import functools
-import os
 import re
 import shlex
 import sys
@@ -22,18 +21,15 @@ from collections.abc import Callable
 
 from absl import flags
 
+from input_pipeline import flag_files
+from trainer import config, recipes
+from trainer import flags as trainer_flags
+
 HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
 HELP_COLUMNS, HELP_INDENT = 100, 30
 WRONG, DIVERGED, HUNG, STOPPED = 2, 3, 75, (143, 130)  # the trainer's exit codes, see README
 SHOWN_CHARACTERS = 200
-LARGEST_FLAG_FILE = 1 << 20  # bytes
 SWITCH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-
-# What a launcher looks at among the trainer's flags; booleans are switches there too.
-TEXTS = ("recipe", "model_dir", "data_dir", "strategy", "tpu", "num_gpus", "hang_timeout_secs", "init_from",
-         "pretrained_weights")
-SWITCHES = ("download", "emulate", "fast_dev_run", "dry_run")
-
 
 class UserError(ValueError):
     """A wrong flag or surrounding: one line for the user, exit code 2."""
@@ -68,7 +64,7 @@ class Job:
                 raise UserError(f"--{name} after -- is for one process; run python -m trainer.main --{name}")
         if self.hang_timeout_secs is not None and "hang_timeout_secs" in given:
             raise UserError(f"--hang_timeout_secs={self.hang_timeout_secs:g} and --hang_timeout_secs="
-                            f"{given['hang_timeout_secs']} after -- say the same; give one of them")
+                            f"{given['hang_timeout_secs']:g} after -- say the same; give one of them")
         if self.num_workers == 1:
             return
         strategy = given.get("strategy", "auto")
@@ -84,18 +80,13 @@ class Job:
 
     @functools.cached_property
     def trainer(self) -> dict:
-        """Those of the trainer's flags that a launcher looks at, where they are given."""
-        values = flags.FlagValues()
-        values.set_gnu_getopt(True)  # "--steps 10 --tpu=x": 10 looks like an argument to whom --steps is unknown
-        for name in TEXTS:
-            flags.DEFINE_string(name, None, "", flag_values=values)
-        for name in SWITCHES:
-            flags.DEFINE_bool(name, None, "", flag_values=values)
+        """The trainer's flags that are given. UserError where it would not take one."""
         try:
-            values(["", *self.trainer_flags], known_only=True)
-        except (flags.Error, ValueError) as error:
-            raise UserError(f"after --: {shown(error)}") from None
-        return {name: values[name].value for name in (*TEXTS, *SWITCHES) if values[name].present}
+            given = trainer_flags.parse(["", *self.trainer_flags])
+            recipes.named(given.get("recipe", "digits"))
+        except config.UserError as error:
+            raise UserError(f"after --: {error}") from None
+        return given
 
     @property
     def model_dir(self) -> str:
@@ -120,17 +111,21 @@ class Job:
 
     def remote_paths(self) -> list[str]:
         """Why the run needs a network: its flags that name something elsewhere."""
-        given = [f"--{name}={self.trainer[name]}" for name in TEXTS if "://" in self.trainer.get(name, "")]
+        given = [f"--{name}={value}" for name, value in self.trainer.items() if "://" in str(value)]
         return given + [f"--{name}" for name in ("download", "tpu") if self.trainer.get(name)]
 
 
 def parse(argv: list[str], kind: type[Job]) -> Job:
     """The job that a command line asks for. UserError for anything wrong."""
-    own, trainer = list(argv[1:]), ()
-    _check_flag_files(own)
+    try:
+        own, trainer = flag_files.expanded(list(argv[1:])), ()
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if "--" in own:
         cut = own.index("--")
         own, trainer = own[:cut], tuple(own[cut + 1:])
+    if any(argument.split("=")[0].lstrip("-") == "undefok" for argument in own):
+        raise UserError("--undefok is not taken: every flag must be known; leave it out")
     values = flags.FlagValues()
     for field in _options(kind):
         if field.type is bool:
@@ -149,22 +144,12 @@ def parse(argv: list[str], kind: type[Job]) -> Job:
         name = str(error).removeprefix("Missing value for flag ")
         raise UserError(f"{shown(name)} needs a value; write {shown(name)}=VALUE") from None
     except ValueError as error:  # --noevaluator=3
-        raise UserError(shown(error)) from None
+        raise UserError(f"{shown(error)}; leave out the value") from None
     if rest:
         raise UserError(f"'{shown(rest[0])}' is not a flag; flags are written --name=value, the trainer's come "
                         "after --")
     given = {name: values[name].value for name in values if values[name].present and name in kind.__dataclass_fields__}
     return kind(**given, trainer_flags=trainer)
-
-
-def _check_flag_files(arguments: list[str]) -> None:
-    """UserError for a --flagfile at which absl would wait for ever, as at a pipe, or which it would take into memory, as a device."""
-    for argument, following in zip(arguments, [*arguments[1:], ""]):
-        name, equals, path = argument.partition("=")
-        path = os.path.expanduser(path if equals else following)
-        if name in ("--flagfile", "-flagfile") and os.path.exists(path) and not (
-                os.path.isfile(path) and os.path.getsize(path) <= LARGEST_FLAG_FILE):
-            raise UserError(f"--flagfile={shown(path)} must name a small text file with one flag a line")
 
 
 def command(argv: list[str], kind: type[Job], run: Callable[[Job], int], *, name: str, doc: str) -> int:

@@ -6,7 +6,8 @@ Times are of 2 CPU cores with AVX512_BF16, shared with other work. CIFAR-10 is t
 """
 import dataclasses
 
-from trainer.config import Config
+from trainer.config import Config, UserError
+from trainer.rules import shown, suggestion
 
 CIFAR10_PIXELS = "normalize:120.7:64.2"  # mean and standard deviation of the training set
 
@@ -224,3 +225,10 @@ def co2_forecast() -> Config:
 RECIPES = {recipe.__name__: recipe for recipe in (
     digits, cifar10_tutorial, cifar10_cnn, cifar10_fast, cifar10_resnet18, cifar10_alexnet, cifar10_vgg16, cifar10_googlenet,
     cifar10_densenet, flowers_cnn, flowers_transfer, flowers_mobilenet, mnist_autoencoder, mnist_lenet5, co2_forecast)}
+
+
+def named(name: str) -> Config:
+    """The recipe's values. UserError where there is none of this name."""
+    if name not in RECIPES:
+        raise UserError(f"--recipe={shown(name)} must be one of {', '.join(RECIPES)}{suggestion(name, RECIPES)}")
+    return RECIPES[name]()

@@ -17,7 +17,7 @@ from trainer import checks, devices, files, manifest, names, recipes, transfer
 from trainer.config import FIELDS, Config, UserError, data_options
 from trainer.places import place
 from trainer.recorded import check_absent, merge, read_recorded
-from trainer.rules import LARGEST_INTEGER, shown, suggestion
+from trainer.rules import LARGEST_INTEGER, shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,13 @@ class Run:
 def resolve(given: dict) -> Run:
     """The run that the flags `given` ask for. UserError for what cannot work."""
     name = given.get("recipe", "digits")
-    if name not in recipes.RECIPES:
-        raise UserError(f"--recipe={shown(name)} must be one of {', '.join(recipes.RECIPES)}"
-                        f"{suggestion(name, recipes.RECIPES)}")
+    recipe = recipes.named(name)
     model_dir = given.get("model_dir") or f"runs/{name}"
     _check_model_dir(model_dir)
     recorded = read_recorded(model_dir)
     if recorded is None:
         check_absent(model_dir)
-        config = _start(recipes.RECIPES[name](), given)
+        config = _start(recipe, given)
     else:
         config = merge(recorded, given, model_dir)
     config = dataclasses.replace(config, model_dir=model_dir)

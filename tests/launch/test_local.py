@@ -54,7 +54,7 @@ def test_gpus_from_nvidia_smi_where_there_are_no_device_files(machine, monkeypat
     (("--num_workers=2",), 4, [["0", "1"], ["2", "3"]]), (("--num_workers=2",), 5, [["0", "1"], ["2", "3"]]),
     (("--num_workers=3", "--", "--num_gpus=1"), 4, [["0"], ["1"], ["2"]]), (("--num_workers=2",), 0, [[], []]),
     (("--num_workers=2", "--", "--num_gpus=0"), 4, [[], []]), (("--num_workers=1",), 2, [["0", "1"]]),
-    (("--num_workers=1", "--", "--num_gpus=4", "--emulate"), 0, [[]]), (("--", "--num_gpus=x"), 0, [[]])])
+    (("--num_workers=1", "--", "--num_gpus=4", "--emulate"), 0, [[]])])
 def test_gpus_are_split(flags, count, shares):
     assert local.split_gpus(job(*flags), [str(k) for k in range(count)]) == shares
 

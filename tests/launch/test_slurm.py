@@ -47,7 +47,7 @@ def test_what_slurm_is_asked_for():
 
 @pytest.mark.parametrize("evaluator", ["--evaluator", "--noevaluator"])
 def test_any_trainer_flag_is_one_word_and_the_script_is_bash(evaluator):
-    nasty = ("--model_dir=a b/$(touch x)`id`\"'", "--augment=;rm -rf {folder} {{}}", "--data_dir=%s\\", "--seed=\n3")
+    nasty = ("--model_dir=a b/$(touch x)`id`\"'", "--augment=;rm -rf {folder} {{}}", "--data_dir=%s\\", "--init_from=\n3")
     text = script(evaluator, "--num_workers=2", "--", *nasty)
     assert subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True).stderr == ""
     joined = text.replace("\\\n", " ")

@@ -77,16 +77,20 @@ class Evaluation:
         if not count:
             return {}
         if self._sample_batch is None:
-            self._sample_batch = next(iter(pipeline.evaluation(
-                self._source, self._augmentation, batch_size=count, replicas=1, local_replicas=1)))
+            self._sample_batch = self._first(count)
         outputs = tf.cast(answer(self.model, self._sample_batch["input"], self._views), tf.float32)
         return {name: value.numpy() for name, value in {**self._sample_batch, "outputs": outputs}.items()}
 
     def first_images(self, count: int = 3):
         """The first images as the network sees them, float32 [count, h, w, c]; None where there are none to see."""
-        dataset = pipeline.evaluation(self._source, self._augmentation, batch_size=count, replicas=1, local_replicas=1)
-        images = next(iter(dataset))["input"].numpy()
+        images = self._first(count)["input"].numpy()
         return images if images.ndim == 4 else None
+
+    def _first(self, count: int) -> dict[str, tf.Tensor]:
+        """The first batch of so many examples. UserError where one cannot be read."""
+        with reading.named(self._source):
+            return next(iter(pipeline.evaluation(
+                self._source, self._augmentation, batch_size=count, replicas=1, local_replicas=1)))
 
     def _sum_up(self, iterator):
         """(names, sums, counts) over all batches: one loop inside the graph."""

@@ -9,6 +9,7 @@ if __name__ == "__main__":
     signals.install()  # any signal ends it at once: every file it writes is whole or absent
 
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -81,13 +82,14 @@ class Watcher:
             done = watch.done(self.flags.model_dir, self.complain)
             started = resolve.read_recorded(self.flags.model_dir) is not None
             if started and not self.announced:  # before TensorFlow is imported: the first checkpoints must wait for that
+                self.data  # what could never be evaluated must not wait
                 watch.Ledger(self.flags.model_dir, self.flags.split).announce()
                 self.announced = True
             if started and self.evaluate_pending():
                 since = self.clock()
                 say_at = since + SAY_FIRST_SECS
                 continue
-            if done or self.flags.run_once:
+            if self.flags.run_once or done and self.is_over():
                 self.say_end(done)
                 return 0
             now = self.clock()
@@ -97,6 +99,23 @@ class Watcher:
             if now >= say_at and self.say_waiting(now - since):
                 say_at = now + SAY_AGAIN_SECS
             self.sleep(self.flags.poll_secs)
+
+    def is_over(self) -> bool:
+        """Whether DONE is there still, and no trainer that goes on from it."""
+        return watch.done(self.flags.model_dir) is not None and not watch.trains(self.flags.model_dir)
+
+    @functools.cached_property
+    def data(self) -> tuple:
+        """The run's configuration, and its data set's facts. UserError: the data or the split are not there."""
+        recorded = resolve.read_recorded(self.flags.model_dir)
+        config = restored.settings(recorded, self.flags.model_dir,
+                                   data_dir=self.flags.data_dir or recorded["data_dir"])
+        try:
+            info = datasets.describe(config.dataset, config.data_dir, **data_options(config))
+            datasets.check_split(info, self.flags.split)
+        except (ValueError, OSError) as error:
+            raise UserError(f"--data_dir={config.data_dir}: {error}") from None
+        return config, info
 
     def complain(self, text: str) -> None:
         """Says on stderr what is wrong, once."""
@@ -129,13 +148,7 @@ class Watcher:
     def build(self) -> None:
         """Takes the ledger's lock for good, imports TensorFlow, builds the network."""
         self.held.enter_context(watch.Ledger(self.flags.model_dir, self.flags.split).lock())
-        recorded = resolve.read_recorded(self.flags.model_dir)
-        config = restored.settings(recorded, self.flags.model_dir,
-                                   data_dir=self.flags.data_dir or recorded["data_dir"])
-        try:
-            info = datasets.describe(config.dataset, config.data_dir, **data_options(config))
-        except (ValueError, OSError) as error:
-            raise UserError(f"--data_dir={config.data_dir}: {error}") from None
+        config, info = self.data
         strategy = restored.strategy(config)
         from trainer import experiment, task
         from trainer.report import Reporter
@@ -156,8 +169,10 @@ class Watcher:
         if not wrong:
             try:
                 kinds = restored.weights(self.folder, step)
-            except Exception as error:  # TensorFlow raises several kinds; the trainer may have retired it meanwhile
-                wrong = manifest.damage(self.folder, step) or f"{type(error).__name__}: {error}"
+            except Exception:  # TensorFlow raises several kinds; the trainer may have retired it meanwhile
+                wrong = manifest.damage(self.folder, step)
+                if not wrong:  # but this machine's disk or memory, or the service: another look may succeed
+                    raise
         if wrong:
             if step not in manifest.published(self.folder):
                 wrong = "retired by the trainer before it was evaluated"

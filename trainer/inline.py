@@ -25,6 +25,7 @@ class InlineEvaluation:
         self._ledger = Ledger(run.config.model_dir, self._split, best=experiment.task.best)
         self._workers = Workers(experiment.strategy, run.plan)
         self._evaluation = self._reporter = None
+        self._scores: dict[int, float] = {}  # of this process, by step: what is left to a separate evaluator comes later
 
     @property
     def traces(self) -> int:
@@ -37,15 +38,16 @@ class InlineEvaluation:
 
     def run(self, step: int) -> bool:
         """Evaluates and reports, unless that was done; whether the last --early_stop_evals brought nothing better."""
-        scores = {}  # a separate evaluator may write to the ledger between two workers' looks: the chief looks for all
+        # A separate evaluator may write to the ledger between two workers' looks: the chief looks for all.
         if self._workers.chief_says(lambda: step not in self._ledger.settled()):
-            scores[step] = score(self._ledger.best_metric, self._evaluate(step)[self._ledger.best_metric])
+            self._scores[step] = score(self._ledger.best_metric, self._evaluate(step)[self._ledger.best_metric])
         patience = self._run.config.early_stop_evals
-        return patience > 0 and self._workers.chief_says(lambda: self._in_vain(step, scores) >= patience)
+        return patience > 0 and self._workers.chief_says(lambda: self._in_vain(step) >= patience)
 
-    def _in_vain(self, step: int, scores: dict[int, float]) -> int:
-        """How many evaluations up to `step` came after the best one. scores: those that this process has just made."""
+    def _in_vain(self, step: int) -> int:
+        """How many evaluations up to `step` came after the best one."""
         metric, interval = self._ledger.best_metric, self._run.config.eval_steps
+        scores = dict(self._scores)
         for line in self._ledger.results():  # also those of earlier processes; of each step, the first kind of weights
             if line["step"] <= step and line["step"] % interval == 0:
                 scores.setdefault(line["step"], score(metric, line[metric]))

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from trainer import capacity, checkpoint, distribution, reading, signals, stopping, summaries, watch, workers
+from trainer import capacity, checkpoint, distribution, files, reading, signals, stopping, summaries, watch, workers
 from trainer import start as start_lib
 from trainer.cadence import every, next_event, shown
 from trainer.experiment import Experiment, write_config
@@ -68,11 +68,12 @@ def _run(run: Run, watchdog: Watchdog) -> int:
             console.message(line)
         if chief:
             write_config(config, run.info)
-        done = watch.done(folder)
-        if done and start >= (config.train_steps if done["why"] == COMPLETE or not config.early_stop_evals
-                              else done["step"]):
-            console.message(f"nothing to do: {folder} is done at step {start} ({done['why']})")
+        if workers.Workers(strategy, run.plan).chief_says(lambda: bool(over(config, start))):
+            console.message(f"nothing to do: {folder} is done at step {start} ({over(config, start)})")
             return 0
+        if chief:  # it goes on: who waits for the end must not take that of before for it
+            with files.writing(folder / "DONE"):
+                (folder / "DONE").unlink(missing_ok=True)
         trainer, batches = Trainer(run, experiment, start, console, stopwatch), experiment.batches(start)
         watchdog.look, trainer.telling.slowest = trainer.position, watchdog.slowest
         starting.close()
@@ -83,9 +84,19 @@ def _run(run: Run, watchdog: Watchdog) -> int:
 
 
 def write_done(config, step: int, why: str) -> None:
-    """DONE: training ended, for this number of steps."""
-    watch.write_whole(place(config.model_dir, "DONE"),
-                      json.dumps({"step": step, "train_steps": config.train_steps, "why": why}) + "\n")
+    """DONE: training ended, for this number of steps and this patience."""
+    watch.write_whole(place(config.model_dir, "DONE"), json.dumps(
+        {"step": step, "train_steps": config.train_steps, "early_stop_evals": config.early_stop_evals, "why": why}) + "\n")
+
+
+def over(config, step: int) -> str:
+    """Why a run that would go on from `step` has nothing to do; "" where it has."""
+    done = watch.done(config.model_dir)
+    if done is None:
+        return ""
+    # Another patience would perhaps not have stopped it.
+    stopped = done["why"] == EARLY_STOP and done.get("early_stop_evals") == config.early_stop_evals
+    return done["why"] if step >= (done["step"] if stopped else config.train_steps) else ""
 
 
 def largest(names: list[str], squares: np.ndarray) -> str:
@@ -104,7 +115,7 @@ class Trainer:
         self.telling = Telling(run, experiment, console, stopwatch, start=start)
         self.keeper = checkpoint.Checkpointer(
             folder / "checkpoints", experiment.state.variables(), keep=self.config.keep_checkpoints,
-            protected=lambda old: watch.protected(folder, old), before=self.telling.settle) if self.chief else None
+            protected=lambda old: watch.protected(folder, old, best=experiment.task.best), before=self.telling.settle) if self.chief else None
         self.inline = InlineEvaluation(run, experiment, say=console.message)
 
     def position(self) -> Position:

@@ -135,19 +135,17 @@ def ledgers(model_dir: str | os.PathLike, **options) -> list[Ledger]:
     return [Ledger(model_dir, split, **options) for split in splits]
 
 
-def protected(model_dir: str | os.PathLike, old: list[int]) -> set[int]:
-    """Which of the checkpoints `old`, ascending and beyond --keep_checkpoints, must stay: the best of each split, and
-    those that a separate evaluator has not evaluated. What must go all the same leaves a recorded reason."""
+def protected(model_dir: str | os.PathLike, old: list[int], *, best: str) -> set[int]:
+    """Which of the checkpoints `old`, ascending and beyond --keep_checkpoints, must stay: the best of each split by the metric
+    `best`, and those that a separate evaluator has not evaluated. What must go all the same leaves a recorded reason."""
     stay: set[int] = set()
-    for ledger in ledgers(model_dir):
-        try:
-            best = ledger.best()
-            stay |= {best["step"]} if best else set()
-        except ValueError:  # damaged: until the next evaluation writes it anew, any may be the best
-            stay |= {line["step"] for line in ledger.results()}
+    for ledger in ledgers(model_dir, best=best):
+        # First who waits, then who is best, and that from the lines themselves: the evaluator may write in between.
+        waiting = ledger.pending(old)
+        line = ledger.best_line()
+        stay |= {line["step"]} if line else set()
         if not (ledger.folder / "evaluator.json").exists():
             continue
-        waiting = ledger.pending(old)
         # The oldest stays longest: the evaluator takes the oldest first, and is busy with it.
         too_many = waiting[1:len(waiting) - KEEP_UNEVALUATED + 1] if len(waiting) > KEEP_UNEVALUATED else []
         for step in waiting:

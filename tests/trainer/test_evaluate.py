@@ -62,6 +62,8 @@ def test_a_pass_after_one_that_could_not_be_read_begins_at_the_first_example(tmp
     (tmp_path / "4.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="4.png"):
         over.run(weights)
+    with pytest.raises(UserError, match="4.png"):
+        over.first_images(5)
     (tmp_path / "4.png").write_bytes(pictures[4])
     first, second = over.run(weights), over.run(weights)
     images = np.stack([np.full(12, 20 * k / 255, np.float32) for k in range(9)])

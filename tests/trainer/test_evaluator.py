@@ -25,8 +25,8 @@ def end(model_dir, step):
 @pytest.fixture
 def watcher(tmp_path, monkeypatch):
     """A Watcher whose evaluation tells the one weight of a checkpoint, and whose clock moves when it sleeps."""
-    monkeypatch.setattr(evaluator.resolve, "read_recorded", lambda model_dir: {"train_steps": 100})
-    monkeypatch.setattr(watch, "read_recorded", lambda model_dir: {"train_steps": 100})
+    monkeypatch.setattr(evaluator.resolve, "read_recorded", lambda model_dir: {"train_steps": 100, "data_dir": ""})
+    monkeypatch.setattr(watch, "read_recorded", lambda model_dir: {"train_steps": 100, "data_dir": ""})
     values = evaluator.define()
     values(["evaluator", f"--model_dir={tmp_path}", "--poll_secs=5"])
     now = [0.0]
@@ -71,8 +71,8 @@ def test_it_announces_itself_before_it_can_evaluate(tmp_path, watcher, monkeypat
     mark, looks = tmp_path / "eval" / "test" / "evaluator.json", []
     build = watcher.build
     monkeypatch.setattr(watcher, "build", lambda: (looks.append(mark.exists()), build())[1])
-    recorded = iter([None, {"train_steps": 100}])
-    monkeypatch.setattr(evaluator.resolve, "read_recorded", lambda model_dir: next(recorded, {"train_steps": 100}))
+    recorded = iter([None, {"train_steps": 100, "data_dir": ""}])
+    monkeypatch.setattr(evaluator.resolve, "read_recorded", lambda model_dir: next(recorded, {"train_steps": 100, "data_dir": ""}))
 
     def sleep(_):
         if not looks and not mark.exists():
@@ -191,3 +191,45 @@ def test_a_damaged_ledger_ends_it_with_its_line(tmp_path, watcher):
     path.write_text('{"step": 1}\n')
     with pytest.raises(watch.UserError, match="metrics.jsonl, line 1: it is not an evaluation's"):
         watcher.watch()
+
+
+def test_a_whole_one_that_cannot_be_read_just_now_is_not_given_up(tmp_path, watcher, monkeypatch):
+    """This machine's disk or memory failed, or the service: the evaluator ends, and the same command finds it pending. Mutation:
+    every error is a reason to leave it out."""
+    publish(tmp_path, 10)
+    end(tmp_path, 10)
+    weights = restored.weights
+    for error in (OSError(28, "No space left on device"), MemoryError(), files.Unreachable("gs://b/m", "read", OSError("away"))):
+        def fail(folder, step, error=error):
+            raise error
+
+        monkeypatch.setattr(restored, "weights", fail)
+        with pytest.raises(type(error)):
+            watcher.watch()
+        assert told(tmp_path) == ([], {})
+    monkeypatch.setattr(restored, "weights", weights)
+    assert watcher.watch() == 0 and told(tmp_path) == ([10], {})
+
+
+def test_a_trainer_that_goes_on_beyond_done_is_waited_for(tmp_path, watcher, monkeypatch):
+    """As long as it has not come to deleting DONE. Mutation: DONE alone ends it."""
+    publish(tmp_path, 10)
+    end(tmp_path, 10)
+    trains = files.exclusive(tmp_path / "train" / ".lock", "another trainer")
+    trains.__enter__()
+
+    def sleep(_):
+        publish(tmp_path, 20)
+        end(tmp_path, 20)
+        trains.__exit__(None, None, None)
+
+    monkeypatch.setattr(watcher, "sleep", sleep)
+    assert watcher.watch() == 0 and told(tmp_path) == ([10, 20], {})
+
+
+def test_a_split_that_is_not_there_is_said_before_anything_waits_for_it(tmp_path, watcher):
+    """The trainer would keep its checkpoints for this evaluator. Mutation: found at the first checkpoint."""
+    watcher.flags.split = "validation"
+    with pytest.raises(watch.UserError, match="split='validation': must be one of train, test, those that digits has"):
+        watcher.watch()
+    assert not (tmp_path / "eval").exists()

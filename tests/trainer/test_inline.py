@@ -56,3 +56,19 @@ def test_a_disk_that_fails_is_nobodys_work(tmp_path, evaluation):
     with pytest.raises(UserError, match="eval.* cannot be (written|read): (Not a directory|File exists)") as caught:
         made.run(10)
     assert not isinstance(caught.value, files.Held) and said == []
+
+
+def test_what_was_left_to_a_separate_evaluator_counts_at_once(tmp_path, evaluation, monkeypatch):
+    """Early stopping must not hang on how far that one is: it has come to step 30, the best was 40. Mutation: a score is
+    forgotten after its own evaluation."""
+    made, _ = evaluation
+    made._run.config.early_stop_evals = 3
+    scores = {10: 0.90, 20: 0.85, 30: 0.86, 40: 0.95, 50: 0.89, 60: 0.88, 70: 0.87}
+    monkeypatch.setattr(made, "_evaluate", lambda step: {"precision_at_1": scores[step]})
+    ledger, stopped = watch.Ledger(tmp_path, "test", best="precision_at_1"), []
+    for step in scores:
+        if step == 50:
+            for late in (10, 20, 30):
+                ledger.record(late, {"raw": {"examples": 1, "precision_at_1": scores[late]}})
+        stopped += [step] * made.run(step)
+    assert stopped == [70]

@@ -113,13 +113,22 @@ def test_a_lost_or_damaged_best_is_made_again_from_the_ledger(ledger, content):
 
 
 @pytest.mark.parametrize("content", ["{", '{"step": "2"}'])
-def test_a_damaged_best_is_said_and_protects_every_evaluated_one(tmp_path, ledger, content):
+def test_a_damaged_best_is_said_and_the_ledger_tells_which_it_is(tmp_path, ledger, content):
     for step, value in ((1, 0.5), (2, 0.7)):
         ledger.record(step, {"raw": result(value)})
     (ledger.folder / "best.json").write_text(content)
     with pytest.raises(ValueError, match="Expecting property name|no step"):
         ledger.best()
-    assert watch.protected(tmp_path, [1, 2, 3]) == {1, 2}
+    assert watch.protected(tmp_path, [1, 2, 3], best="precision_at_1") == {2}
+
+
+def test_the_best_stays_also_where_a_kill_came_before_best_json(tmp_path, ledger):
+    """The line is there: nobody waits for it any more. Mutation: best.json alone says which it is."""
+    ledger.announce()
+    ledger.record(1, {"raw": result(0.5)})
+    publish(tmp_path, 2)
+    ledger._metrics.append({"step": 2, "weights": "raw", **result(0.9)})
+    assert watch.protected(tmp_path, [1, 2], best="precision_at_1") == {2}
 
 
 FOREIGN = ['{"step": 3}', '{"step": 3, "weights": "raw", "loss": 1.0, "precision_at_1": 0.5}', '{"step": 3, "weights": "raw", "examples": 10, "loss": 1.0}', "{}", "[]", "", "\\x00",
@@ -169,16 +178,16 @@ def test_retention_waits_for_a_separate_evaluator_within_bounds(tmp_path, monkey
     """Mutation: protect only the best; protect without a bound."""
     for step in range(1, 6):
         publish(tmp_path, step)
-    assert watch.protected(tmp_path, [1, 2, 3]) == set()  # nobody evaluates
+    assert watch.protected(tmp_path, [1, 2, 3], best="precision_at_1") == set()  # nobody evaluates
     ledger.record(1, {"raw": result(0.9)})
-    assert watch.protected(tmp_path, [1, 2, 3]) == {1}  # inline evaluation: the best only
+    assert watch.protected(tmp_path, [1, 2, 3], best="precision_at_1") == {1}  # inline evaluation: the best only
     ledger.announce()
-    assert watch.protected(tmp_path, [1, 2, 3]) == {1, 2, 3}
+    assert watch.protected(tmp_path, [1, 2, 3], best="precision_at_1") == {1, 2, 3}
     monkeypatch.setattr(watch, "KEEP_UNEVALUATED", 2)
-    assert watch.protected(tmp_path, [1, 2, 3, 4]) == {1, 2, 4}
+    assert watch.protected(tmp_path, [1, 2, 3, 4], best="precision_at_1") == {1, 2, 4}
     old = tmp_path / "checkpoints" / "ckpt-00000002.json"
     os.utime(old, (1, 1))
-    assert watch.protected(tmp_path, [1, 2, 4]) == {1, 4}
+    assert watch.protected(tmp_path, [1, 2, 4], best="precision_at_1") == {1, 4}
     assert [entry["step"] for entry in reasons(ledger)] == [3, 2]
     assert "more than 2 checkpoints waited" in reasons(ledger)[0]["reason"] and "hours" in reasons(ledger)[1]["reason"]
     assert ledger.pending([1, 2, 3, 4]) == [4]
@@ -193,7 +202,7 @@ def test_a_slow_evaluator_keeps_what_it_is_busy_with(tmp_path, monkeypatch, ledg
     there = []
     for step in range(1, 61):
         publish(tmp_path, step)
-        there = sorted({*watch.protected(tmp_path, there), step})
+        there = sorted({*watch.protected(tmp_path, there, best="precision_at_1"), step})
         assert len(there) <= 6  # four that wait, the newest, the best
         if step % 3 == 0:
             assert ledger.record(ledger.pending(there)[0], {"raw": result(0.5)})
@@ -204,7 +213,7 @@ def test_a_slow_evaluator_keeps_what_it_is_busy_with(tmp_path, monkeypatch, ledg
 def test_a_file_among_the_splits_is_none(tmp_path, ledger):
     ledger.record(1, {"raw": result(0.5)})
     (tmp_path / "eval" / "notes.txt").write_text("mine")
-    assert watch.protected(tmp_path, [1, 2]) == {1}
+    assert watch.protected(tmp_path, [1, 2], best="precision_at_1") == {1}
 
 
 @pytest.fixture

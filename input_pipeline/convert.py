@@ -115,6 +115,8 @@ class _Squares:
 def _arrays(dataset: str, source: str) -> shard_writer.Work:
     """The images in arrays, as PNG files."""
     info = datasets.describe(dataset, source)
+    if info.input_shape[2] not in (1, 3):
+        raise ValueError(f"{dataset}: its images have {info.input_shape[2]} channels; shards hold images of 1 or 3")
     places = [(split, number) for split in info.splits for number in range(info.examples[split])]
     identity = repr((dataset, [storage.status(path)[:2] for path in info.files], info.classes))
     encoders = {}

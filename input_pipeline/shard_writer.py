@@ -76,7 +76,7 @@ def write(work: Work, output: str, *, shard_bytes: int, skip_broken: bool = Fals
     ValueError too: another set, or anything else, is at `output`. OSError: the disk. A second process that makes the
     same waits for the first.
     """
-    output = os.path.abspath(output)
+    output = os.path.realpath(output)  # a link's target is replaced, not the link
     staging = output + shards.CONVERTING
     progress = progress or Progress(sys.stderr, unit="images")
     identity = hashlib.sha256(f"{work.identity} {shard_bytes}".encode()).hexdigest()

@@ -117,13 +117,10 @@ class Job:
 
 def parse(argv: list[str], kind: type[Job]) -> Job:
     """The job that a command line asks for. UserError for anything wrong."""
-    try:
-        own, trainer = flag_files.expanded(list(argv[1:])), ()
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    own, trainer = _expanded(list(argv[1:]), ""), ()
     if "--" in own:
         cut = own.index("--")
-        own, trainer = own[:cut], tuple(own[cut + 1:])
+        own, trainer = own[:cut], tuple(_expanded(own[cut + 1:], "after --: "))  # a flag file may lie on this machine alone
     if any(argument.split("=")[0].lstrip("-") == "undefok" for argument in own):
         raise UserError("--undefok is not taken: every flag must be known; leave it out")
     values = flags.FlagValues()
@@ -150,6 +147,14 @@ def parse(argv: list[str], kind: type[Job]) -> Job:
                         "after --")
     given = {name: values[name].value for name in values if values[name].present and name in kind.__dataclass_fields__}
     return kind(**given, trainer_flags=trainer)
+
+
+def _expanded(arguments: list[str], where: str) -> list[str]:
+    """Flag files replaced by what is in them. UserError where one cannot be read."""
+    try:
+        return flag_files.expanded(arguments)
+    except ValueError as error:
+        raise UserError(f"{where}{error}") from None
 
 
 def command(argv: list[str], kind: type[Job], run: Callable[[Job], int], *, name: str, doc: str) -> int:

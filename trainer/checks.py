@@ -146,6 +146,9 @@ TASK_OPTIONS = {"label_smoothing": "classification", "classes": "classification"
 
 def fit(config: Config, info: datasets.Info, given: dict, workers: int) -> None:
     """UserError unless network, data set and augmentation go together."""
+    if config.eval_steps and info.selection_split not in info.splits:
+        raise UserError(f"--eval_steps={config.eval_steps} with --dataset={config.dataset}: all its examples are for training; "
+                        "leave it out, or set some apart in a folder called validation or test")
     task = registry.check(config.model).task
     if (task == "forecasting") != (info.target_shape is not None):
         wanted = "a series" if task == "forecasting" else "images"

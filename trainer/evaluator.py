@@ -31,7 +31,8 @@ def define() -> absl_flags.FlagValues:
     """This command's flags."""
     values = absl_flags.FlagValues()
     absl_flags.DEFINE_string("model_dir", None, "the run to evaluate", flag_values=values)
-    absl_flags.DEFINE_enum("split", "test", SPLITS, "the examples to evaluate on", flag_values=values)
+    absl_flags.DEFINE_enum("split", "test", SPLITS, "the examples to evaluate on; not given, and none for tests: validation",
+                           flag_values=values)
     absl_flags.DEFINE_float("poll_secs", 5, "seconds between looks for a new checkpoint", lower_bound=0.01,
                             upper_bound=86400, flag_values=values)
     absl_flags.DEFINE_float("timeout_secs", 0, "end after so many seconds without a new checkpoint (0: wait for ever)",
@@ -50,6 +51,8 @@ def start(values: absl_flags.FlagValues, _: list[str]) -> int:
     """Watches as the flags say."""
     if not values.model_dir:
         raise UserError("--model_dir must name the run to evaluate, such as --model_dir=runs/digits")
+    for name in "model_dir", "data_dir":
+        values[name].value = values[name].value and os.path.expanduser(values[name].value)  # as the trainer does
     files.check(values.model_dir, "model_dir", write=True)
     recorded = resolve.read_recorded(values.model_dir)
     if values.run_once and recorded is None:
@@ -112,6 +115,9 @@ class Watcher:
                                    data_dir=self.flags.data_dir or recorded["data_dir"])
         try:
             info = datasets.describe(config.dataset, config.data_dir, **data_options(config))
+            if not self.flags["split"].present and info.selection_split in info.splits and "test" not in info.splits:
+                self.flags.split = info.selection_split
+                print(f"evaluator: the data has no test examples: split {self.flags.split}", flush=True)
             datasets.check_split(info, self.flags.split)
         except (ValueError, OSError) as error:
             raise UserError(f"--data_dir={config.data_dir}: {error}") from None
@@ -147,8 +153,8 @@ class Watcher:
 
     def build(self) -> None:
         """Takes the ledger's lock for good, imports TensorFlow, builds the network."""
-        self.held.enter_context(watch.Ledger(self.flags.model_dir, self.flags.split).lock())
         config, info = self.data
+        self.held.enter_context(watch.Ledger(self.flags.model_dir, self.flags.split).lock())
         strategy = restored.strategy(config)
         from trainer import experiment, task
         from trainer.report import Reporter

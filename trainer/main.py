@@ -12,6 +12,7 @@ import contextlib
 import os
 import sys
 
+from input_pipeline.bucket import SCHEME
 from trainer import config, flags, quiet, resolve
 
 
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
 
 def get_data(run: resolve.Run) -> None:
     """Downloads the data set if the command asks for it and it is not there. UserError if that fails."""
-    if not run.config.download or run.config.dry_run:
+    if not run.config.download or run.config.dry_run or run.config.data_dir.startswith(SCHEME):  # there it is already
         return
     from input_pipeline import datasets, download
     if run.config.dataset not in download.ARCHIVES:

@@ -69,7 +69,8 @@ def check_absent(model_dir: str) -> None:
 
 def merge(recorded: dict, given: dict, model_dir: str) -> Config:
     """The recorded configuration with what may change taken from the command."""
-    opinions = {name: value for name, value in given.items() if value not in RESOLVED.get(name, ())}
+    left = {**RESOLVED, "unfreeze_steps": (0,) if recorded["unfreeze_epochs"] else ()}
+    opinions = {name: value for name, value in given.items() if value not in left.get(name, ())}
     for name, value in opinions.items():
         if not may_change(name) and value != recorded[name]:
             raise UserError(f"--{name}={shown(value)}, but the run in {shown(model_dir)} has {shown(recorded[name])}, "

@@ -66,6 +66,8 @@ def _start(recipe: Config, given: dict) -> Config:
         gone += ["decay_steps"]
     if any(given.get("decay_steps", ())):
         gone += ["decay_epochs"]
+    if config.init_from:
+        gone += ["pretrained_weights"]
     if given.get("unfreeze_steps") or not config.freeze:
         gone += ["unfreeze_epochs"]
     if given.get("unfreeze_epochs") or not config.freeze:
@@ -115,6 +117,9 @@ def _describe(config: Config) -> datasets.Info:
     try:
         return datasets.describe(config.dataset, config.data_dir, **options)
     except datasets.MissingData as error:
+        if config.download and config.data_dir.startswith(SCHEME):
+            raise UserError(f"--download with --data_dir={shown(config.data_dir)}: a download goes to a folder of this machine; "
+                            "download there, and copy it with gcloud storage cp -r") from None
         if config.download and not config.dry_run:
             return datasets.facts(config.dataset, **options)
         raise UserError(f"--data_dir={shown(config.data_dir)}: {error}") from None

@@ -48,17 +48,22 @@ def check(config: Config) -> None:
 def find(config: Config) -> str | None:
     """The file of the network's ImageNet weights in --data_dir, by the name that Keras or keras.io gives it."""
     folder = os.path.join(config.data_dir, FOLDER)
-    name = config.model.removeprefix("applications/").lower()
+    name = config.model.removeprefix("applications/")
     own = config.top == "own"
     try:
         names = storage.listing(folder)
     except OSError:
         return None
     for file in names:
-        plain = file.lower().replace("_", "")
-        if file.endswith(ENDINGS) and re.match(rf"{name}(?!v[0-9])", plain) and ("notop" in plain) != own:
+        plain = _plain(file).removeprefix("weights")
+        if file.endswith(ENDINGS) and re.match(rf"{_plain(name)}(?!v[0-9])", plain) and ("notop" in plain) != own:
             return os.path.join(folder, file)
     return None
+
+
+def _plain(name: str) -> str:
+    """"MobileNet-V3_small" as "mobilenetv3small"."""
+    return re.sub("[-_]", "", name.lower())
 
 
 def prepare(config: Config, model: "keras.Model") -> None:

@@ -6,6 +6,7 @@ order of the folder kept; labels by the order of the shards; a broken image skip
 
 import collections
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -145,6 +146,22 @@ def test_grey_images_stay_grey(tmp_path):
     images = datasets.load("tfrecord", "test", str(tmp_path / "out")).read(tf.range(3, dtype=tf.int64))["input"]
     wanted = (np.arange(3 * 784) % 251).reshape(3, 28, 28, 1)
     assert sorted(images.numpy()[:, 0, 0, 0].tolist()) == sorted(wanted[:, 0, 0, 0].tolist())
+
+
+def test_images_that_no_shard_can_hold_are_told_before_anything_is_written(tmp_path, monkeypatch):
+    """Mutation: found when the set is read again, after it was published."""
+    monkeypatch.setattr(datasets, "describe", lambda *_: dataclasses.replace(datasets.facts("mnist"), input_shape=(28, 28, 2)))
+    with pytest.raises(ValueError, match="mnist: its images have 2 channels; shards hold images of 1 or 3"):
+        convert.convert("mnist", str(tmp_path / "in"), str(tmp_path / "out"), progress=QUIET)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_a_link_is_the_folder_behind_it(photos, tmp_path):
+    """Mutation: the link itself is to be replaced, which fails after all was written."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    run(photos, tmp_path / "out")
+    assert (tmp_path / "disk" / "dataset.json").is_file() and (tmp_path / "out").is_symlink()
 
 
 def test_the_same_command_again_does_nothing_and_another_is_refused(photos, tmp_path):

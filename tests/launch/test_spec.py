@@ -39,6 +39,8 @@ def test_the_trainers_flags_are_found_however_they_are_written(tmp_path):
                   ("--train_steps", "10", "--model_dir=x", "--download"), ("--nodownload", "--download", "--model_dir=x")):
         found = job("--", *flags)
         assert found.model_dir == "x" and found.remote_paths() == ["--download"], flags
+    # On another machine there is no such file. Mutation: its name is sent.
+    assert job("--", "--seed=1", f"--flagfile={tmp_path}/flags").trainer_flags == ("--seed=1", "--model_dir=x", "--download")
     assert job("--", "--nodownload").remote_paths() == []
     assert job("--", "--data_dir=gs://b/d", "--tpu=local").remote_paths() == ["--data_dir=gs://b/d", "--tpu"]
 

@@ -1,6 +1,7 @@
 """The evaluator's loop, without a network: one result or one recorded reason a step, whatever happens to its files, and what
 it says while nothing comes. The command itself: tests/laws/test_law5_every_checkpoint.py.
 """
+import dataclasses
 import json
 import os
 import pathlib
@@ -233,3 +234,23 @@ def test_a_split_that_is_not_there_is_said_before_anything_waits_for_it(tmp_path
     with pytest.raises(watch.UserError, match="split='validation': must be one of train, test, those that digits has"):
         watcher.watch()
     assert not (tmp_path / "eval").exists()
+
+
+def test_without_test_examples_it_takes_those_for_validation(tmp_path, watcher, monkeypatch, capsys):
+    """Unless --split asks for them. Mutation: always the test split, which ends every launcher's evaluator."""
+    info = dataclasses.replace(evaluator.datasets.facts("digits"), splits=("train", "validation"))
+    monkeypatch.setattr(evaluator.datasets, "describe", lambda *arguments, **options: info)
+    assert watcher.data[1] is info and watcher.flags.split == "validation"
+    assert capsys.readouterr().out == "evaluator: the data has no test examples: split validation\n"
+    values = evaluator.define()
+    values(["evaluator", f"--model_dir={tmp_path}", "--split=test"])
+    with pytest.raises(watch.UserError, match="split='test': must be one of train, validation"):
+        evaluator.Watcher(values).data
+
+
+def test_a_shells_tilde_is_the_trainers_folder(tmp_path, monkeypatch, capsys):
+    """bash leaves that of --model_dir=~/x alone. Mutation: a folder called ~ is watched for ever."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    assert evaluator.main(["evaluator", "--model_dir=~/run", "--run_once"]) == 2
+    assert f"--model_dir={tmp_path}/run has no config.json" in capsys.readouterr().err

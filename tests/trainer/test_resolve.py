@@ -1,4 +1,6 @@
 """A recipe with flags: what of it follows the length of the run."""
+import dataclasses
+
 import pytest
 
 from trainer import resolve
@@ -27,3 +29,36 @@ def test_every_recipe_can_be_run_shortly(steps):
         if name not in ("co2_forecast", "flowers_transfer"):  # these need their data, their weights
             resolved = config(recipe=name, train_steps=steps)
             assert steps is None or (resolved.train_steps, resolved.decay_steps[0] > resolved.warmup_steps) == (20, True)
+
+
+def test_what_a_run_resolved_itself_may_be_left_to_it_again():
+    """--unfreeze_steps=0 leaves it to --unfreeze_epochs, at the start and on resume. Mutation: 0 is another value then."""
+    given = dataclasses.replace(resolve.recipes.RECIPES["flowers_transfer"](), unfreeze_steps=734)
+    assert resolve.merge(dataclasses.asdict(given), {"unfreeze_steps": 0}, "d").unfreeze_steps == 734
+    without = dataclasses.asdict(dataclasses.replace(given, unfreeze_epochs=0.0))
+    with pytest.raises(resolve.UserError, match="--unfreeze_steps=0, but the run in d has 734"):
+        resolve.merge(without, {"unfreeze_steps": 0}, "d")
+
+
+def test_another_runs_weights_take_the_place_of_a_recipes():
+    """Mutation: the recipe's, which would not be used, must be there all the same."""
+    config = resolve._start(resolve.recipes.RECIPES["flowers_transfer"](), {"init_from": "runs/none"})
+    assert config.pretrained_weights == "" and config.freeze
+    assert resolve._start(resolve.recipes.RECIPES["flowers_transfer"](), {}).pretrained_weights == "imagenet"
+
+
+def test_eval_steps_need_examples_that_are_not_for_training():
+    """Mutation: found at the first evaluation."""
+    info = dataclasses.replace(resolve.datasets.facts("digits"), splits=("train",))
+    with pytest.raises(resolve.UserError, match="--eval_steps=10 with --dataset=digits: all its examples are for training"):
+        resolve.checks.fit(dataclasses.replace(resolve.recipes.digits(), eval_steps=10), info, {}, 1)
+
+
+def test_a_download_goes_to_this_machine(monkeypatch):
+    """Mutation: to a folder called gs: here."""
+    def absent(*arguments, **options):
+        raise resolve.datasets.MissingData("no file")
+
+    monkeypatch.setattr(resolve.datasets, "describe", absent)
+    with pytest.raises(resolve.UserError, match="--download with --data_dir=gs://b/d: a download goes to a folder of this machine"):
+        resolve._describe(dataclasses.replace(resolve.recipes.digits(), data_dir="gs://b/d", download=True))

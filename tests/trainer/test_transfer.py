@@ -73,12 +73,17 @@ def config(**changes):
 def test_keras_weights_are_found_by_name(tmp_path):
     (tmp_path / "weights").mkdir()
     for name in ("mobilenet_1_0_224_tf_no_top.h5", "mobilenet_v2_1.0_224_no_top.weights.h5", "notes.txt",
-                 "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
+                 "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5", "efficientnetv2-b0_notop.h5",
+                 "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5", "NASNet-mobile-no-top.h5",
                  "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"):
         (tmp_path / "weights" / name).touch()
     for changes, found in (({}, "mobilenet_v2_1.0_224_no_top.weights.h5"),
                            ({"top": "own"}, "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"),
                            ({"model": "applications/ResNet50"}, "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+                           ({"model": "applications/EfficientNetV2B0"}, "efficientnetv2-b0_notop.h5"),
+                           ({"model": "applications/MobileNetV3Small"}, "weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5"),
+                           ({"model": "applications/NASNetMobile"}, "NASNet-mobile-no-top.h5"),
+                           ({"model": "applications/EfficientNetB0"}, None), ({"model": "applications/MobileNetV3Large"}, None),
                            ({"model": "applications/ResNet50V2"}, None), ({"model": "applications/VGG16"}, None)):
         path = transfer.find(config(data_dir=str(tmp_path), **changes))
         assert path == (found and str(tmp_path / "weights" / found))

@@ -16,7 +16,7 @@ import zipfile
 
 import keras
 
-from models import applications, layers, weight_files
+from models import layers, weight_files
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,30 +59,6 @@ def load(model, path: str) -> Loaded:
     for (variable, _), value in zip(pairs, values, strict=True):
         variable.assign(value)
     return _loaded(model, [variable for variable, _ in pairs], ignored)
-
-
-def load_imagenet(model, name: str) -> Loaded:
-    """Assigns Keras's weights of ImageNet to `model`, built as "applications/NAME"; downloads them at first
-    use.
-
-    From Keras's address, to Keras's place (~/.keras/models), checked by Keras. Raises ValueError if the
-    network is none of keras.applications, or there are no such weights; OSError or whatever the download
-    meets.
-    """
-    family, _, application = name.partition("/")
-    if family != "applications":
-        raise ValueError(f"pretrained_weights='imagenet' is for model='applications/NAME', not for {name!r}; "
-                         "give a file")
-    last = head(model)
-    own = last.name != "logits" and last.weights[-1].shape[-1] == 1000
-    source = applications.original(application, include_top=own, input_shape=model.input_shape[1:], weights="imagenet")
-    made = {key: layer for key, layer in applications.named(source).items() if layer.weights}
-    needed = [layer for layer in model.layers if layer.weights and (own or layer is not last)]
-    assert made.keys() == {layer.name for layer in needed}, "Keras's network has other layers than ours"
-    for layer in needed:
-        for variable, value in zip(layer.weights, made[layer.name].weights, strict=True):
-            variable.assign(value.numpy())
-    return _loaded(model, [v for layer in needed for v in layer.weights], ())
 
 
 def freeze(model) -> None:

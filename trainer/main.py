@@ -13,7 +13,7 @@ import os
 import sys
 
 from input_pipeline.bucket import SCHEME
-from trainer import config, flags, quiet, resolve
+from trainer import config, flags, quiet, resolve, transfer
 
 
 def main(argv: list[str]) -> int:
@@ -36,17 +36,18 @@ def main(argv: list[str]) -> int:
 
 
 def get_data(run: resolve.Run) -> None:
-    """Downloads the data set if the command asks for it and it is not there. UserError if that fails."""
-    if not run.config.download or run.config.dry_run or run.config.data_dir.startswith(SCHEME):  # there it is already
+    """Downloads the data set and first weights if the command asks for it and they are not there. UserError if that fails."""
+    options = run.config
+    if not options.download or options.dry_run or options.data_dir.startswith(SCHEME):  # there they are already
         return
-    from input_pipeline import datasets, download
-    if run.config.dataset not in download.ARCHIVES:
-        return
-    try:
-        download.fetch(run.config.dataset, run.config.data_dir)
-        datasets.describe(run.config.dataset, run.config.data_dir)
-    except (ValueError, OSError) as error:
-        raise config.UserError(f"--download: {error}") from None
+    from input_pipeline import augment, datasets, download
+    if options.dataset in download.ARCHIVES:
+        try:
+            download.fetch(options.dataset, options.data_dir)
+            datasets.describe(options.dataset, options.data_dir)
+        except (ValueError, OSError) as error:
+            raise config.UserError(f"--download: {error}") from None
+    transfer.fetch(options, augment.check(options.augment, run.info.input_shape))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """First weights of a network from elsewhere, and which of its layers learn when.
 
     transfer.check(config)                   # plain Python: the file is there, or can be got
+    transfer.fetch(config, shape)            # gets it
     transfer.prepare(config, model)          # freezes what does not learn
     said = transfer.load(config, model)      # assigns the weights
 
@@ -9,9 +10,12 @@ few small batches would spoil (the guide "Transfer learning & fine-tuning" of Ke
 """
 import os
 import re
+import shutil
+import subprocess
+import sys
 import typing
 
-from input_pipeline import storage
+from input_pipeline import bucket, storage
 from trainer import files
 from trainer.config import Config, UserError
 from trainer.rules import shown
@@ -22,6 +26,7 @@ if typing.TYPE_CHECKING:
 IMAGENET = "imagenet"
 ENDINGS = (".h5", ".npz")
 FOLDER = "weights"  # in --data_dir
+FETCH_PATIENCE_SECS = 3600  # for another process that downloads the same
 
 
 def check(config: Config) -> None:
@@ -40,9 +45,42 @@ def check(config: Config) -> None:
     if not config.model.startswith("applications/"):
         raise UserError(f"{said} with --model={config.model}: ImageNet weights are for a network of applications/; give a "
                         "file, or such a --model")
-    if not config.download and find(config) is None:
+    if (not config.download or bucket.is_address(config.data_dir)) and find(config) is None:
         raise UserError(f"{said}: {shown(os.path.join(config.data_dir, FOLDER))} has no file of {config.model}'s weights; "
                         "give --download, or put it there")
+
+
+def fetch(config: Config, shape: tuple[int, ...]) -> None:
+    """Downloads the network's weights of ImageNet into --data_dir, unless they are there: whole or absent. shape: of the images.
+
+    By Keras, in a process and a folder of its own: Keras takes what a kill left of a file for the file. UserError: it failed.
+    """
+    if config.pretrained_weights != IMAGENET or find(config):
+        return
+    folder = os.path.join(config.data_dir, FOLDER)
+    with files.exclusive(os.path.join(folder, ".lock"), f"another process downloads to {folder}", patience=FETCH_PATIENCE_SECS):
+        if find(config):  # it did
+            return
+        work = os.path.join(folder, ".download")
+        shutil.rmtree(work, ignore_errors=True)
+        with files.writing(work):
+            os.mkdir(work)
+        done = subprocess.run(
+            [sys.executable, "-m", "models.imagenet", config.model.removeprefix("applications/"),
+             "top" if config.top == "own" else "notop", *map(str, shape)], stdout=sys.stderr, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "KERAS_HOME": work, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"})
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1] if done.returncode > 0 else f"ended by signal {-done.returncode}"
+            raise UserError(f"--download: the weights of --model={config.model}: {shown(reason)}; see to that, or put the file into "
+                            f"{folder}")
+        (file,) = os.listdir(os.path.join(work, "models"))
+        with files.writing(folder):
+            os.rename(os.path.join(work, "models", file), os.path.join(folder, file))
+        storage.sync_folder(folder)
+        shutil.rmtree(work)
+    if not find(config):
+        raise UserError(f"--download: {os.path.join(folder, file)} is not taken for weights of --model={config.model} by its name; "
+                        f"give --pretrained_weights={os.path.join(folder, file)}")
 
 
 def find(config: Config) -> str | None:
@@ -83,10 +121,11 @@ def load(config: Config, model: "keras.Model") -> str:
     """Assigns --pretrained_weights to `model`; says what came from where. UserError where they do not fit."""
     from models import pretrained
     path = find(config) if config.pretrained_weights == IMAGENET else config.pretrained_weights
+    if path is None:
+        raise UserError(f"--pretrained_weights={IMAGENET}: the file in {shown(os.path.join(config.data_dir, FOLDER))} is gone; give "
+                        "--download")
     try:
-        if path is None:
-            return f"weights of ImageNet: {pretrained.load_imagenet(model, config.model)}"
         with storage.local_copy(path) as copy:
             return f"weights of {path}: {pretrained.load(model, copy)}"
-    except Exception as error:  # Keras's download raises many kinds
+    except Exception as error:  # Keras raises many kinds
         raise UserError(f"--pretrained_weights={shown(config.pretrained_weights)}: {error}") from error

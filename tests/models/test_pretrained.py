@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from models import applications, layers, pretrained, registry
+from models import layers, pretrained, registry
 
 NAME, SHAPE = "applications/MobileNetV2", (64, 64, 3)
 FILE = "mobilenet_v2_1.0_224_no_top.weights.h5"
@@ -165,31 +165,6 @@ def test_no_such_file_and_no_such_format(tmp_path):
     for name in ("none.h5", "none.npz", "text.h5", "text.npz"):
         with pytest.raises(ValueError, match=f"{name}: cannot be read as weights"):
             pretrained.load(small(), str(tmp_path / name))
-
-
-def test_imagenet_weights_are_kerass(monkeypatch):
-    """What Keras's constructor gives for weights="imagenet" comes over, at any number of classes; the rest of
-    the world is replaced by a network with numbers of its own."""
-    asked = []
-
-    def original(application, **options):
-        asked.append((application, options.pop("weights"), options["include_top"], options["input_shape"]))
-        return shaken(real(application, **options))
-
-    real = applications.original
-    target = build()
-    monkeypatch.setattr(applications, "original", original)
-    loaded = pretrained.load_imagenet(target, NAME)
-    assert asked == [("MobileNetV2", "imagenet", False, SHAPE)] and not loaded.head and loaded.variables == 260
-    wanted = shaken(real("MobileNetV2", input_shape=SHAPE))
-    for name, layer in applications.named(wanted).items():
-        for one, other in zip(target.get_layer(name).weights if layer.weights else (), layer.weights, strict=True):
-            np.testing.assert_array_equal(one, other, err_msg=one.path)
-
-
-def test_imagenet_is_for_applications_only():
-    with pytest.raises(ValueError, match="applications/NAME.*'densenet40'"):
-        pretrained.load_imagenet(small(), "densenet40")
 
 
 def step(model, inputs):

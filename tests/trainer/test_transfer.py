@@ -4,6 +4,7 @@ Mutations that turned tests here red: the body learns from the first step; batch
 averages start from the random weights; weight decay moves frozen kernels.
 """
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -103,3 +104,37 @@ def test_weights_of_another_network_are_an_error_and_nothing_is_trained(tmp_path
     run = runs.train(tmp_path / "m", "--model=digits_cnn", f"--pretrained_weights={weights}", code=2)
     assert run.err.startswith("trainer: --pretrained_weights=") and "are they of this network" in run.err
     assert len(run.err.splitlines()) == 1
+
+
+@pytest.fixture
+def keras_server(tmp_path, monkeypatch):
+    """Keras's download as the child meets it: half of a file, then what `then` says. Returns a function that sets it."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os, pathlib, urllib.request\n"
+        "def urlretrieve(url, name, hook=None):\n"
+        "    file = pathlib.Path(name)\n"
+        "    file.write_bytes(b'half')\n"
+        "    if os.environ['THEN'] == 'killed': os.kill(os.getpid(), 9)\n"
+        "    if os.environ['THEN'] == 'away': raise OSError('the server is away')\n"
+        "    file.write_bytes(b'half and half')\n"
+        "urllib.request.urlretrieve = urlretrieve\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{runs.ROOT}")
+    monkeypatch.chdir(runs.ROOT)
+    return lambda then: monkeypatch.setenv("THEN", then)
+
+
+def test_a_download_is_whole_or_absent(tmp_path, keras_server):
+    """Keras itself takes what a kill left for the file. Mutation: it downloads to where the file is looked for."""
+    wanted = config(data_dir=str(tmp_path), download=True)
+    for then, says in (("killed", "ended by signal 9"), ("away", "the server is away")):
+        keras_server(then)
+        with pytest.raises(UserError, match=f"--download: the weights of --model=applications/MobileNetV2: .*{says}"):
+            transfer.fetch(wanted, (96, 96, 3))
+        assert transfer.find(wanted) is None
+    keras_server("whole")
+    transfer.fetch(wanted, (96, 96, 3))
+    found = tmp_path / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
+    assert transfer.find(wanted) == str(found) and found.read_bytes() == b"half and half"
+    keras_server("away")
+    transfer.fetch(wanted, (96, 96, 3))  # it is there

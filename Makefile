@@ -1,4 +1,4 @@
-# make setup | train | test | bench. Needs Python 3.11+ with venv, and make; everything else goes into .venv.
+# make setup | train | test | bench. Needs Python 3.11 to 3.13 with venv, and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -10,7 +10,7 @@ MODEL_DIR ?= runs/digits
 setup: $(STAMP)
 
 $(STAMP): requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: Python 3.11 or later is needed, $$($(PYTHON) -V 2>&1) was found; install it, or set PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "make: Python 3.11 to 3.13 is needed, $$($(PYTHON) -V 2>&1) was found; install it, or set PYTHON=/path/to/python3.11"; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: this Python has no venv; install it (Debian, Ubuntu: apt-get install python3-venv)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.lock

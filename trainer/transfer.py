@@ -51,7 +51,7 @@ def check(config: Config) -> None:
 
 
 def fetch(config: Config, shape: tuple[int, ...]) -> None:
-    """Downloads the network's weights of ImageNet into --data_dir, unless they are there: whole or absent. shape: of the images.
+    """Downloads the network's weights of ImageNet, for images of `shape`, into --data_dir, unless they are there: whole or absent.
 
     By Keras, in a process and a folder of its own: Keras takes what a kill left of a file for the file. UserError: it failed.
     """
@@ -71,16 +71,17 @@ def fetch(config: Config, shape: tuple[int, ...]) -> None:
             env={**os.environ, "KERAS_HOME": work, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"})
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1] if done.returncode > 0 else f"ended by signal {-done.returncode}"
-            raise UserError(f"--download: the weights of --model={config.model}: {shown(reason)}; see to that, or put the file into "
-                            f"{folder}")
+            raise UserError(f"--download: the weights of --model={config.model}: {shown(reason)}; see to that, or put the "
+                            f"file into {folder}")
         (file,) = os.listdir(os.path.join(work, "models"))
         with files.writing(folder):
             os.rename(os.path.join(work, "models", file), os.path.join(folder, file))
         storage.sync_folder(folder)
         shutil.rmtree(work)
     if not find(config):
-        raise UserError(f"--download: {os.path.join(folder, file)} is not taken for weights of --model={config.model} by its name; "
-                        f"give --pretrained_weights={os.path.join(folder, file)}")
+        path = os.path.join(folder, file)
+        raise UserError(f"--download: {path} is not taken for weights of --model={config.model} by its name; give "
+                        f"--pretrained_weights={path}")
 
 
 def find(config: Config) -> str | None:
@@ -122,8 +123,8 @@ def load(config: Config, model: "keras.Model") -> str:
     from models import pretrained
     path = find(config) if config.pretrained_weights == IMAGENET else config.pretrained_weights
     if path is None:
-        raise UserError(f"--pretrained_weights={IMAGENET}: the file in {shown(os.path.join(config.data_dir, FOLDER))} is gone; give "
-                        "--download")
+        raise UserError(f"--pretrained_weights={IMAGENET}: the file in {shown(os.path.join(config.data_dir, FOLDER))} is gone; "
+                        "give --download")
     try:
         with storage.local_copy(path) as copy:
             return f"weights of {path}: {pretrained.load(model, copy)}"

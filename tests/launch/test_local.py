@@ -110,16 +110,16 @@ def test_an_open_network_is_said_in_one_line(monkeypatch, flags, reason):
     assert "\n" not in warning and (f"({reason})" in warning and "all addresses" in warning if reason else warning == "")
 
 
-def test_a_wrong_trainer_flag_is_the_trainers_one_line_and_leaves_no_folder(tmp_path):
-    done = subprocess.run(gangs.command(tmp_path / "m", "--train_stepz=3", launcher=("--evaluator",)), cwd=runs.ROOT,
+def test_what_the_trainer_finds_wrong_is_its_one_line_and_leaves_no_folder(tmp_path):
+    done = subprocess.run(gangs.command(tmp_path / "m", "--early_stop_evals=3", launcher=("--evaluator",)), cwd=runs.ROOT,
                           env=runs.environment(), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "is not a flag; did you mean --train_steps?" in done.stdout, done
+    assert done.returncode == 2 and "--early_stop_evals=3 with --eval_steps=0" in done.stdout, done
     assert "launch.local: worker-" in done.stdout and "failed first: exit code 2" in done.stdout
     assert not list(tmp_path.iterdir())
 
 
 def test_an_explicit_log_dir_is_used_at_once(tmp_path):
-    done = subprocess.run(gangs.command(tmp_path / "m", "--train_stepz=3", launcher=(f"--log_dir={tmp_path / 'l'}",)),
+    done = subprocess.run(gangs.command(tmp_path / "m", "--early_stop_evals=3", launcher=(f"--log_dir={tmp_path / 'l'}",)),
                           cwd=runs.ROOT, env=runs.environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and os.listdir(tmp_path) == ["l"]
     assert sorted(os.listdir(tmp_path / "l")) == ["worker-0.log", "worker-1.log"]

@@ -99,7 +99,7 @@ def _convert(values: flags.FlagValues) -> int:
     output = _output(values, "the new folder of the shards, for instance --output=shards")
     source = pathlib.Path(values["from"].value).expanduser()
     if not values["from"].value or not source.is_dir():
-        raise ValueError(f"--from={shown(values['from'].value)} is no folder; name the one that holds the data set")
+        raise ValueError(f"--from={shown(values['from'].value)} is no folder on this machine; name the one that holds the data set")
     from input_pipeline import convert
     done = convert.convert(values.dataset, str(source), str(output), image_size=values.image_size,
                            shard_bytes=values.shard_mb * 1_000_000, skip_broken=values.skip_broken)

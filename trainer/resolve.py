@@ -89,7 +89,8 @@ def _check_model_dir(model_dir: str) -> None:
     if model_dir.startswith(SCHEME):
         return files.check(model_dir, "model_dir", write=True)
     if re.match(r"[a-z][a-z0-9+.-]*://", model_dir):
-        wrong("not an address, but one at gs://: mount what is there")
+        raise UserError(f"--model_dir={shown(model_dir)} must be a folder, or an address at gs://; mount what is there, and give its "
+                        "folder")
     path = pathlib.Path(model_dir).absolute()
     while True:
         try:

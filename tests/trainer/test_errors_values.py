@@ -75,7 +75,7 @@ ONE_BY_ONE = [
           says="--tpu=grpc://host must be a TPU's name, grpc://HOST:PORT, local or auto"),
     wrong("--tpu=a b", says="--tpu=a b must be a TPU's name"),
     wrong("--model_dir=s3://bucket/m",
-          says="--model_dir=s3://bucket/m must be a folder | not an address, but one at gs://: mount"),
+          says="--model_dir=s3://bucket/m must be a folder, or an address at gs://; mount what is there"),
     wrong("--model_dir=gs://B!/m",
           says="--model_dir=gs://B!/m cannot be written: is no address of the form gs://BUCKET/FOLDER"),
     wrong("--model_dir=f/m", files={"f": ""},

@@ -83,6 +83,9 @@ class MissingData(ValueError):
 
 def missing(name: str, data_dir: str | None, problem: str) -> MissingData:
     """The error for `problem` ("no file ..."), with the command that gets data set `name`."""
+    if storage.is_remote(data_dir or ""):
+        return MissingData(f"{name}: {problem}; get it with: python -m input_pipeline.prepare --dataset={name} "
+                           f"--output=FOLDER, and copy it there: gcloud storage cp -r FOLDER {data_dir}")
     return MissingData(f"{name}: {problem}; get it with: python -m input_pipeline.prepare --dataset={name} "
                        f"--output={data_dir or 'DATA_DIR'} (or give the trainer --download)")
 

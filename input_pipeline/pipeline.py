@@ -83,7 +83,7 @@ def evaluation(source: Source, augmentation: Augmentation, *, batch_size: int, r
 
     As `training`, and "mask" float32 [b], 0 for the rows that fill up the last batch (they repeat the last
     example). ceil(len(source) / batch_size) steps, on every worker alike. cache: whether a further pass over
-    the same dataset takes its input from memory, if that is no more than CACHED_BYTES.
+    the same dataset takes its input from memory, if it `fits_in_memory`.
     """
     rows = _rows(batch_size, replicas, local_replicas, first_local_replica)
 
@@ -96,9 +96,14 @@ def evaluation(source: Source, augmentation: Augmentation, *, batch_size: int, r
         return augmentation.evaluate_batch(batch["input"], batch["index"])
 
     steps = tf.data.Dataset.range(-(-len(source) // batch_size))
-    values = math.prod(augmentation.output_shape(source.input_shape)) * (2 if augmentation.corrupts else 1)
     return _replica_batches(source, steps, wanted, augmented, local_replicas, threads, prefetch_steps,
-                            cache=cache and 4 * values * len(source) <= CACHED_BYTES)
+                            cache=cache and fits_in_memory(source, augmentation))
+
+
+def fits_in_memory(source: Source, augmentation: Augmentation) -> bool:
+    """Whether what an evaluation of `source` takes in is no more than CACHED_BYTES."""
+    values = math.prod(augmentation.output_shape(source.input_shape)) * (2 if augmentation.corrupts else 1)
+    return 4 * values * len(source) <= CACHED_BYTES
 
 
 def unreadable(source: Source, *, seed: int = 0, batch_size: int = 0, step: int | None = None) -> str | None:

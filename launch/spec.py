@@ -1,7 +1,7 @@
 """The job: what all launchers know of it, as a frozen dataclass whose fields are their flags.
 
     python -m launch.local --num_workers=2 --evaluator -- --recipe=digits --train_steps=100
-                           the launcher's flags        -- the trainer's, passed on as they are
+                           the launcher's flags        -- the trainer's, passed on; of a flag file its content
 
 A launcher derives a class with its own fields from Job, and hands its main over:
 
@@ -30,6 +30,7 @@ HELP_COLUMNS, HELP_INDENT = 100, 30
 WRONG, DIVERGED, HUNG, STOPPED = 2, 3, 75, (143, 130)  # the trainer's exit codes, see README
 SHOWN_CHARACTERS = 200
 SWITCH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+
 
 class UserError(ValueError):
     """A wrong flag or surrounding: one line for the user, exit code 2."""
@@ -81,6 +82,10 @@ class Job:
     @functools.cached_property
     def trainer(self) -> dict:
         """The trainer's flags that are given. UserError where it would not take one."""
+        if "--" in self.trainer_flags:
+            raise UserError("after --: another --; all after the first are the trainer's flags, leave it out")
+        if any(argument in HELP for argument in self.trainer_flags):
+            raise UserError("after --: the trainer's flags are shown by python -m trainer.main --help")
         try:
             given = trainer_flags.parse(["", *self.trainer_flags])
             recipes.named(given.get("recipe", "digits"))

@@ -39,7 +39,8 @@ class Config:
     dataset: str = option("digits", "the data set", group=WHAT, choices=datasets.DATASETS)
     data_dir: str = option("data", "the folder that holds the data set's own folder", group=WHAT, kind="path",
                            filled=True, may_change=True)
-    download: bool = option(False, "fetch the data set into --data_dir if it is not there", group=WHAT, may_change=True)
+    download: bool = option(False, "fetch the data set, and the weights of --pretrained_weights=imagenet, into --data_dir if "
+                            "they are not there", group=WHAT, may_change=True)
     model_dir: str = option("", "where checkpoints, summaries and metrics go (default: runs/<recipe>)", group=WHAT,
                             kind="path", filled=True, may_change=True)
     seed: int = option(0, "of initial weights, order, distortions and dropout; any whole number from 0", group=WHAT,

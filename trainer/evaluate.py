@@ -39,9 +39,10 @@ class Evaluation:
         self._steps = -(-len(source) // self._batch_size)
         with strategy.scope():
             self.model = network()
-        # Made at the first run and kept: TensorFlow keeps some 50 KB of every data set for good, and a new iterator takes
-        # as long as a small network's whole pass.
-        self._iterator = self._sample_batch = None
+        # Made at the first run and kept: TensorFlow keeps some 50 KB of every data set for good. The iterator too, which takes
+        # as long as a small network's whole pass, but of what lies in memory alone: others read on beside the training.
+        self._cached = pipeline.fits_in_memory(source, augmentation)
+        self._made = self._sample_batch = None  # (dataset, iterator or None)
         with tf.device("cpu:0"):
             self.batches = tf.Variable(0, trainable=False, dtype=tf.int64)  # evaluated so far, for who looks from outside
         self.traces = 0  # how often Python traced the pass: once, whatever the last batch
@@ -56,20 +57,25 @@ class Evaluation:
         for variable in self.model.variables:
             variable.value.assign(weights[variable.path])
         # Not kept where a pass failed: it would go on in the middle, and a cache leaves out what could not be read.
-        iterator, self._iterator = self._iterator or self._batches(), None
+        made, self._made = self._made or self._batches(), None
         with reading.named(self._source):
-            names, sums, counts = self._pass(iterator)
-        self._iterator = iterator
+            names, sums, counts = self._pass(made[1] or iter(made[0]))
+        self._made = made
         sums = dict(zip((name.decode() for name in names.numpy()), sums.numpy()))
         examples = sums.pop("examples")
         assert examples == len(self._source), (examples, len(self._source))
         return {"examples": int(examples), **{name: float(value / examples) for name, value in sums.items()},
                 "counts": counts.numpy(), "pictures": self._task.pictures(counts.numpy(), self._samples())}
 
-    def _batches(self):
-        """An iterator over all batches, pass after pass."""
-        return iter(pipeline.distribute(self._strategy, lambda context: pipeline.evaluation(
-            self._source, self._augmentation, batch_size=self._batch_size, cache=True, **pipeline.share(context)).repeat()))
+    def _batches(self) -> tuple:
+        """The batches of a pass and None; or those of all passes, of what lies in memory, and their iterator."""
+        def make(context):
+            one = pipeline.evaluation(self._source, self._augmentation, batch_size=self._batch_size, cache=True,
+                                      **pipeline.share(context))
+            return one.repeat() if self._cached else one
+
+        dataset = pipeline.distribute(self._strategy, make)
+        return dataset, iter(dataset) if self._cached else None
 
     def _samples(self) -> dict[str, np.ndarray]:
         """The first examples as the task wants to show them: their batch, and what the network makes of it."""

@@ -175,10 +175,14 @@ class Watcher:
         if not wrong:
             try:
                 kinds = restored.weights(self.folder, step)
-            except Exception:  # TensorFlow raises several kinds; the trainer may have retired it meanwhile
+            except (UserError, OSError, MemoryError) as error:  # the trainer may have retired it meanwhile
                 wrong = manifest.damage(self.folder, step)
                 if not wrong:  # but this machine's disk or memory, or the service: another look may succeed
-                    raise
+                    raise error if isinstance(error, UserError) else UserError(
+                        f"checkpoint {step} cannot be read: {error or type(error).__name__}; see to that, then give the same "
+                        "command again") from error
+            except Exception as error:  # TensorFlow raises several kinds
+                wrong = manifest.damage(self.folder, step) or f"{type(error).__name__}: {error}"
         if wrong:
             if step not in manifest.published(self.folder):
                 wrong = "retired by the trainer before it was evaluated"

@@ -31,6 +31,9 @@ def run(run: resolve.Run, argv: list[str]) -> int:
 
     UserError for several workers, whose stages cannot be kept in step from here.
     """
+    if run.info.selection_split not in run.info.splits:
+        raise UserError(f"--fast_dev_run with --dataset={run.config.dataset}: all its examples are for training, and it "
+                        "evaluates; set some apart in a folder called validation or test")
     if run.plan.strategy == "multi_worker":
         raise UserError("--fast_dev_run with --strategy=multi_worker: it tries one process; "
                         "give another strategy")
@@ -120,7 +123,8 @@ def predict(model_dir: str, export: str) -> None:
     from trainer import experiment, task
     tf.config.set_visible_devices([], "GPU")
     found = restored.find(model_dir)
-    example = experiment.load(found.config, "test").read(tf.constant([0], tf.int64))
+    split = "test" if "test" in found.info.splits else found.info.selection_split
+    example = experiment.load(found.config, split).read(tf.constant([0], tf.int64))
     what = task.build(found.config, found.info)
     serve = tf.saved_model.load(export).signatures["serving_default"]
     answer = serve(**{what.input_name: tf.cast(example["input"], tf.float32)})[what.output_name].numpy()

@@ -47,7 +47,8 @@ def get_data(run: resolve.Run) -> None:
             datasets.describe(options.dataset, options.data_dir)
         except (ValueError, OSError) as error:
             raise config.UserError(f"--download: {error}") from None
-    transfer.fetch(options, augment.check(options.augment, run.info.input_shape))
+    if not options.init_from and not resolve.has_checkpoint(options.model_dir):  # it begins with them
+        transfer.fetch(options, augment.check(options.augment, run.info.input_shape))
 
 
 if __name__ == "__main__":

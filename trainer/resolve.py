@@ -89,8 +89,8 @@ def _check_model_dir(model_dir: str) -> None:
     if model_dir.startswith(SCHEME):
         return files.check(model_dir, "model_dir", write=True)
     if re.match(r"[a-z][a-z0-9+.-]*://", model_dir):
-        raise UserError(f"--model_dir={shown(model_dir)} must be a folder, or an address at gs://; mount what is there, and give its "
-                        "folder")
+        raise UserError(f"--model_dir={shown(model_dir)} must be a folder, or an address at gs://; mount what is there, and "
+                        "give its folder")
     path = pathlib.Path(model_dir).absolute()
     while True:
         try:
@@ -169,11 +169,11 @@ def _last_checks(config: Config, given: dict, info: datasets.Info, plan: devices
         raise UserError(f"--profile_steps={shown(config.profile_steps)} must end within the run, "
                         f"--train_steps={config.train_steps}; lower it")
     checks.fit(config, info, given, plan.workers)
-    if not _has_checkpoint(config.model_dir):
+    if not has_checkpoint(config.model_dir):
         transfer.check(config)
     if config.init_from:
         files.check(config.init_from, "init_from")
-    if config.init_from and not _has_checkpoint(config.model_dir) and not _has_checkpoint(config.init_from):
+    if config.init_from and not has_checkpoint(config.model_dir) and not has_checkpoint(config.init_from):
         raise UserError(f"--init_from={shown(config.init_from)} must be a --model_dir with a checkpoint, or the "
                         "prefix of one (M/checkpoints/ckpt-00001000); nothing is there")
     precision = config.precision
@@ -182,7 +182,7 @@ def _last_checks(config: Config, given: dict, info: datasets.Info, plan: devices
     return dataclasses.replace(config, precision=precision, classes=config.classes or len(info.classes))
 
 
-def _has_checkpoint(path: str) -> bool:
+def has_checkpoint(path: str) -> bool:
     """Whether `path` is a run's folder with a published checkpoint, or the prefix of a checkpoint."""
     folder, name = place(path, "checkpoints"), os.path.basename(path)
     try:

@@ -28,6 +28,7 @@ from trainer.writers import Console
 
 DIVERGED = 3  # the exit code
 COMPLETE, EARLY_STOP = "complete", "early stop"  # why training ended, in DONE
+EVALUATIONS = ("eval_steps", "early_stop_evals")  # what an early stop hangs on
 
 
 def run(run: Run) -> int:
@@ -84,9 +85,9 @@ def _run(run: Run, watchdog: Watchdog) -> int:
 
 
 def write_done(config, step: int, why: str) -> None:
-    """DONE: training ended, for this number of steps and this patience."""
-    watch.write_whole(place(config.model_dir, "DONE"), json.dumps(
-        {"step": step, "train_steps": config.train_steps, "early_stop_evals": config.early_stop_evals, "why": why}) + "\n")
+    """DONE: training ended, for this number of steps and these evaluations."""
+    facts = {"step": step, "train_steps": config.train_steps, "why": why, **{name: getattr(config, name) for name in EVALUATIONS}}
+    watch.write_whole(place(config.model_dir, "DONE"), json.dumps(facts) + "\n")
 
 
 def over(config, step: int) -> str:
@@ -94,8 +95,8 @@ def over(config, step: int) -> str:
     done = watch.done(config.model_dir)
     if done is None:
         return ""
-    # Another patience would perhaps not have stopped it.
-    stopped = done["why"] == EARLY_STOP and done.get("early_stop_evals") == config.early_stop_evals
+    # Another patience, or other evaluations, would perhaps not have stopped it.
+    stopped = done["why"] == EARLY_STOP and all(done.get(name) == getattr(config, name) for name in EVALUATIONS)
     return done["why"] if step >= (done["step"] if stopped else config.train_steps) else ""
 
 
@@ -115,7 +116,8 @@ class Trainer:
         self.telling = Telling(run, experiment, console, stopwatch, start=start)
         self.keeper = checkpoint.Checkpointer(
             folder / "checkpoints", experiment.state.variables(), keep=self.config.keep_checkpoints,
-            protected=lambda old: watch.protected(folder, old, best=experiment.task.best), before=self.telling.settle) if self.chief else None
+            protected=lambda old: watch.protected(folder, old, best=experiment.task.best),
+            before=self.telling.settle) if self.chief else None
         self.inline = InlineEvaluation(run, experiment, say=console.message)
 
     def position(self) -> Position:

@@ -45,13 +45,14 @@ def check(config: Config) -> None:
     if not config.model.startswith("applications/"):
         raise UserError(f"{said} with --model={config.model}: ImageNet weights are for a network of applications/; give a "
                         "file, or such a --model")
-    if (not config.download or bucket.is_address(config.data_dir)) and find(config) is None:
+    remote = bucket.is_address(config.data_dir)
+    if (not config.download or remote) and find(config) is None:
         raise UserError(f"{said}: {shown(os.path.join(config.data_dir, FOLDER))} has no file of {config.model}'s weights; "
-                        "give --download, or put it there")
+                        f"{'' if remote else 'give --download, or '}put it there")
 
 
 def fetch(config: Config, shape: tuple[int, ...]) -> None:
-    """Downloads the network's weights of ImageNet, for images of `shape`, into --data_dir, unless they are there: whole or absent.
+    """Downloads the network's weights of ImageNet, for images of `shape`, into --data_dir, whole or absent, if they are not there.
 
     By Keras, in a process and a folder of its own: Keras takes what a kill left of a file for the file. UserError: it failed.
     """
@@ -61,8 +62,9 @@ def fetch(config: Config, shape: tuple[int, ...]) -> None:
     with files.exclusive(os.path.join(folder, ".lock"), f"another process downloads to {folder}", patience=FETCH_PATIENCE_SECS):
         if find(config):  # it did
             return
-        work = os.path.join(folder, ".download")
-        shutil.rmtree(work, ignore_errors=True)
+        for left in filter(re.compile(r"\.download-\d+").fullmatch, os.listdir(folder)):  # by a process that died
+            shutil.rmtree(os.path.join(folder, left), ignore_errors=True)
+        work = os.path.join(folder, f".download-{os.getpid()}")  # its own: a child may outlive its parent
         with files.writing(work):
             os.mkdir(work)
         done = subprocess.run(
@@ -70,7 +72,8 @@ def fetch(config: Config, shape: tuple[int, ...]) -> None:
              "top" if config.top == "own" else "notop", *map(str, shape)], stdout=sys.stderr, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "KERAS_HOME": work, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"})
         if done.returncode:
-            reason = done.stderr.strip().splitlines()[-1] if done.returncode > 0 else f"ended by signal {-done.returncode}"
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            reason = lines[-1] if done.returncode > 0 else f"ended by signal {-done.returncode}"
             raise UserError(f"--download: the weights of --model={config.model}: {shown(reason)}; see to that, or put the "
                             f"file into {folder}")
         (file,) = os.listdir(os.path.join(work, "models"))
@@ -124,7 +127,7 @@ def load(config: Config, model: "keras.Model") -> str:
     path = find(config) if config.pretrained_weights == IMAGENET else config.pretrained_weights
     if path is None:
         raise UserError(f"--pretrained_weights={IMAGENET}: the file in {shown(os.path.join(config.data_dir, FOLDER))} is gone; "
-                        "give --download")
+                        "put it there again")
     try:
         with storage.local_copy(path) as copy:
             return f"weights of {path}: {pretrained.load(model, copy)}"

@@ -118,8 +118,7 @@ def listens_on_all(pid: int, port: int) -> bool:
     return any(re.search(rf"^\s*\d+: 0+:{port:04X} 0+:0000 0A ", table, re.MULTILINE) for table in tables)
 
 
-def test_a_wrong_checkpoint_folder_is_not_tried_again(tmp_path):
-    """Code 2 from inside TensorFlow's part: one attempt, the trainer's line, the code."""
-    folder = tmp_path / "m"
-    done = gangs.train(folder, "--train_steps=2", "--model=digits_mlp_that_is_not", code=2)
+def test_what_the_trainer_finds_wrong_is_not_tried_again(tmp_path):
+    """Code 2: one attempt, the trainer's line, the code."""
+    done = gangs.train(tmp_path / "m", "--train_steps=2", "--early_stop_evals=3", code=2)
     assert "restart" not in done.out and "failed first: exit code 2" in done.out

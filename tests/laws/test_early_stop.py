@@ -18,7 +18,7 @@ def test_another_patience_goes_on(tmp_path):
     first = runs.train(tmp_path, *FLAGS, "--early_stop_evals=2")
     assert "done: step 30 (early stop)" in first.out
     done = json.loads((tmp_path / "DONE").read_text())
-    assert done == {"step": 30, "train_steps": 2000, "early_stop_evals": 2, "why": "early stop"}
+    assert done == {"step": 30, "train_steps": 2000, "eval_steps": 10, "early_stop_evals": 2, "why": "early stop"}
     assert f"nothing to do: {tmp_path} is done at step 30 (early stop)" in runs.train(tmp_path, *FLAGS, "--early_stop_evals=2").out
     again = runs.train(tmp_path, *FLAGS, "--early_stop_evals=4")
     assert "resumed from" in again.out and "done: step 50 (early stop)" in again.out

@@ -205,7 +205,7 @@ def test_a_whole_one_that_cannot_be_read_just_now_is_not_given_up(tmp_path, watc
             raise error
 
         monkeypatch.setattr(restored, "weights", fail)
-        with pytest.raises(type(error)):
+        with pytest.raises(watch.UserError, match="cannot be read"):
             watcher.watch()
         assert told(tmp_path) == ([], {})
     monkeypatch.setattr(restored, "weights", weights)

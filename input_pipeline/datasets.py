@@ -44,6 +44,11 @@ class Info:
         return "validation" if "validation" in self.splits else "test"
 
     @property
+    def reported_split(self) -> str:
+        """The split whose figure is told: test where there is one, else the one that chooses."""
+        return "test" if "test" in self.splits else self.selection_split
+
+    @property
     def examples(self) -> dict[str, int]:
         """The number of examples of each split that the data set has."""
         return {split: getattr(self, f"{split}_examples") for split in self.splits}

@@ -63,7 +63,7 @@ def fetch(archive: Archive | str, data_dir: str | os.PathLike, *, progress: Prog
     parts_dir.mkdir(parents=True, exist_ok=True)
     for link in filter(pathlib.Path.is_symlink, parts_dir.iterdir()):  # nobody's of here: it would lead the writing elsewhere
         link.unlink()
-    with _locked(parts_dir / f"{archive.name}.lock", progress):
+    with locked(parts_dir / f"{archive.name}.lock", progress):
         if is_there(archive, data_dir):      # another process made it while this one waited
             return target
         for leftover in data_dir.iterdir():  # of a process that died: a live one would hold the lock
@@ -102,7 +102,7 @@ def is_there(archive: Archive, data_dir: str | os.PathLike) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: pathlib.Path, progress: Progress) -> Iterator[None]:
+def locked(path: pathlib.Path, progress: Progress) -> Iterator[None]:
     """Holds an exclusive lock, which the system frees when the process ends, however it ends. The file stays:
     removing it would let two processes lock two files of one name."""
     with open(path, "a+") as stream:

@@ -41,8 +41,7 @@ class Evaluation:
             self.model = network()
         # Made at the first run and kept: TensorFlow keeps some 50 KB of every data set for good. The iterator too, which takes
         # as long as a small network's whole pass, but of what lies in memory alone: others read on beside the training.
-        self._cached = pipeline.fits_in_memory(source, augmentation)
-        self._made = self._sample_batch = None  # (dataset, iterator or None)
+        self._next_pass = self._sample_batch = None  # the former: a function that gives the iterator of the next pass
         with tf.device("cpu:0"):
             self.batches = tf.Variable(0, trainable=False, dtype=tf.int64)  # evaluated so far, for who looks from outside
         self.traces = 0  # how often Python traced the pass: once, whatever the last batch
@@ -57,25 +56,30 @@ class Evaluation:
         for variable in self.model.variables:
             variable.value.assign(weights[variable.path])
         # Not kept where a pass failed: it would go on in the middle, and a cache leaves out what could not be read.
-        made, self._made = self._made or self._batches(), None
+        next_pass, self._next_pass = self._next_pass or self._passes(), None
         with reading.named(self._source):
-            names, sums, counts = self._pass(made[1] or iter(made[0]))
-        self._made = made
+            names, sums, counts = self._pass(next_pass())
+        self._next_pass = next_pass
         sums = dict(zip((name.decode() for name in names.numpy()), sums.numpy()))
         examples = sums.pop("examples")
         assert examples == len(self._source), (examples, len(self._source))
         return {"examples": int(examples), **{name: float(value / examples) for name, value in sums.items()},
                 "counts": counts.numpy(), "pictures": self._task.pictures(counts.numpy(), self._samples())}
 
-    def _batches(self) -> tuple:
-        """The batches of a pass and None; or those of all passes, of what lies in memory, and their iterator."""
+    def _passes(self) -> Callable:
+        """A function that gives the iterator of the next pass: of what lies in memory always the same one, which has no end."""
+        cached = pipeline.fits_in_memory(self._source, self._augmentation)
+
         def make(context):
-            one = pipeline.evaluation(self._source, self._augmentation, batch_size=self._batch_size, cache=True,
+            one = pipeline.evaluation(self._source, self._augmentation, batch_size=self._batch_size, cache=cached,
                                       **pipeline.share(context))
-            return one.repeat() if self._cached else one
+            return one.repeat() if cached else one
 
         dataset = pipeline.distribute(self._strategy, make)
-        return dataset, iter(dataset) if self._cached else None
+        if not cached:
+            return lambda: iter(dataset)
+        endless = iter(dataset)
+        return lambda: endless
 
     def _samples(self) -> dict[str, np.ndarray]:
         """The first examples as the task wants to show them: their batch, and what the network makes of it."""

@@ -115,8 +115,8 @@ class Watcher:
                                    data_dir=self.flags.data_dir or recorded["data_dir"])
         try:
             info = datasets.describe(config.dataset, config.data_dir, **data_options(config))
-            if not self.flags["split"].present and info.selection_split in info.splits and "test" not in info.splits:
-                self.flags.split = info.selection_split
+            if not self.flags["split"].present and info.reported_split != self.flags.split:
+                self.flags.split = info.reported_split
                 print(f"evaluator: the data has no test examples: split {self.flags.split}", flush=True)
             datasets.check_split(info, self.flags.split)
         except (ValueError, OSError) as error:
@@ -175,14 +175,15 @@ class Watcher:
         if not wrong:
             try:
                 kinds = restored.weights(self.folder, step)
-            except (UserError, OSError, MemoryError) as error:  # the trainer may have retired it meanwhile
+            except Exception as error:  # TensorFlow raises several kinds; the trainer may have retired it meanwhile
                 wrong = manifest.damage(self.folder, step)
-                if not wrong:  # but this machine's disk or memory, or the service: another look may succeed
-                    raise error if isinstance(error, UserError) else UserError(
-                        f"checkpoint {step} cannot be read: {error or type(error).__name__}; see to that, then give the same "
-                        "command again") from error
-            except Exception as error:  # TensorFlow raises several kinds
-                wrong = manifest.damage(self.folder, step) or f"{type(error).__name__}: {error}"
+                # But the service, or this machine's disk or memory: another look may succeed.
+                if not wrong and isinstance(error, UserError):
+                    raise
+                if not wrong and isinstance(error, (OSError, MemoryError)):
+                    raise UserError(f"checkpoint {step} cannot be read: {error or type(error).__name__}; see to that, then give the "
+                                    "same command again") from error
+                wrong = wrong or f"{type(error).__name__}: {error}"
         if wrong:
             if step not in manifest.published(self.folder):
                 wrong = "retired by the trainer before it was evaluated"

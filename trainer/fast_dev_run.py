@@ -123,8 +123,7 @@ def predict(model_dir: str, export: str) -> None:
     from trainer import experiment, task
     tf.config.set_visible_devices([], "GPU")
     found = restored.find(model_dir)
-    split = "test" if "test" in found.info.splits else found.info.selection_split
-    example = experiment.load(found.config, split).read(tf.constant([0], tf.int64))
+    example = experiment.load(found.config, found.info.reported_split).read(tf.constant([0], tf.int64))
     what = task.build(found.config, found.info)
     serve = tf.saved_model.load(export).signatures["serving_default"]
     answer = serve(**{what.input_name: tf.cast(example["input"], tf.float32)})[what.output_name].numpy()

@@ -12,7 +12,7 @@ import contextlib
 import os
 import sys
 
-from input_pipeline.bucket import SCHEME
+from input_pipeline import bucket
 from trainer import config, flags, quiet, resolve, transfer
 
 
@@ -38,17 +38,17 @@ def main(argv: list[str]) -> int:
 def get_data(run: resolve.Run) -> None:
     """Downloads the data set and first weights if the command asks for it and they are not there. UserError if that fails."""
     options = run.config
-    if not options.download or options.dry_run or options.data_dir.startswith(SCHEME):  # there they are already
+    if not options.download or options.dry_run or bucket.is_address(options.data_dir):  # there they are already
         return
     from input_pipeline import augment, datasets, download
-    if options.dataset in download.ARCHIVES:
-        try:
+    try:
+        if options.dataset in download.ARCHIVES:
             download.fetch(options.dataset, options.data_dir)
             datasets.describe(options.dataset, options.data_dir)
-        except (ValueError, OSError) as error:
-            raise config.UserError(f"--download: {error}") from None
-    if not options.init_from and not resolve.has_checkpoint(options.model_dir):  # it begins with them
-        transfer.fetch(options, augment.check(options.augment, run.info.input_shape))
+        if not options.init_from and not resolve.has_checkpoint(options.model_dir):  # it begins with them
+            transfer.fetch(options, augment.check(options.augment, run.info.input_shape))
+    except (ValueError, OSError) as error:
+        raise config.UserError(f"--download: {error}") from None
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ import os
 import pathlib
 import re
 
-from input_pipeline import datasets
-from input_pipeline.bucket import SCHEME
+from input_pipeline import bucket, datasets
 from models import registry
 from trainer import checks, devices, files, manifest, names, recipes, transfer
 from trainer.config import FIELDS, Config, UserError, data_options
@@ -86,7 +85,7 @@ def _check_model_dir(model_dir: str) -> None:
     def wrong(why: str):
         raise UserError(f"--model_dir={shown(model_dir)} must be a folder that can be written, {why}; give another")
 
-    if model_dir.startswith(SCHEME):
+    if bucket.is_address(model_dir):
         return files.check(model_dir, "model_dir", write=True)
     if re.match(r"[a-z][a-z0-9+.-]*://", model_dir):
         raise UserError(f"--model_dir={shown(model_dir)} must be a folder, or an address at gs://; mount what is there, and "
@@ -118,7 +117,7 @@ def _describe(config: Config) -> datasets.Info:
     try:
         return datasets.describe(config.dataset, config.data_dir, **options)
     except datasets.MissingData as error:
-        if config.download and config.data_dir.startswith(SCHEME):
+        if config.download and bucket.is_address(config.data_dir):
             raise UserError(f"--download with --data_dir={shown(config.data_dir)}: a download goes to a folder of this machine; "
                             "download there, and copy it with gcloud storage cp -r") from None
         if config.download and not config.dry_run:

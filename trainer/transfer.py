@@ -9,6 +9,7 @@
 few small batches would spoil (the guide "Transfer learning & fine-tuning" of Keras does the same).
 """
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -26,7 +27,6 @@ if typing.TYPE_CHECKING:
 IMAGENET = "imagenet"
 ENDINGS = (".h5", ".npz")
 FOLDER = "weights"  # in --data_dir
-FETCH_PATIENCE_SECS = 3600  # for another process that downloads the same
 
 
 def check(config: Config) -> None:
@@ -54,37 +54,37 @@ def check(config: Config) -> None:
 def fetch(config: Config, shape: tuple[int, ...]) -> None:
     """Downloads the network's weights of ImageNet, for images of `shape`, into --data_dir, whole or absent, if they are not there.
 
-    By Keras, in a process and a folder of its own: Keras takes what a kill left of a file for the file. UserError: it failed.
+    By Keras, in a process and a folder of its own: Keras takes what a kill left of a file for the file. A second process that
+    fetches the same waits for the first. ValueError: it failed, in words. OSError: the disk.
     """
     if config.pretrained_weights != IMAGENET or find(config):
         return
-    folder = os.path.join(config.data_dir, FOLDER)
-    with files.exclusive(os.path.join(folder, ".lock"), f"another process downloads to {folder}", patience=FETCH_PATIENCE_SECS):
-        if find(config):  # it did
+    from input_pipeline import download
+    from input_pipeline.progress import Progress
+    folder = pathlib.Path(config.data_dir, FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    with download.locked(folder / ".lock", Progress(sys.stderr)):
+        if find(config):  # the other one did
             return
-        for left in filter(re.compile(r"\.download-\d+").fullmatch, os.listdir(folder)):  # by a process that died
-            shutil.rmtree(os.path.join(folder, left), ignore_errors=True)
-        work = os.path.join(folder, f".download-{os.getpid()}")  # its own: a child may outlive its parent
-        with files.writing(work):
-            os.mkdir(work)
+        for left in folder.glob(".download-*"):  # of a process that died
+            shutil.rmtree(left, ignore_errors=True)
+        work = folder / f".download-{os.getpid()}"  # its own: a child may outlive its parent
+        work.mkdir()
         done = subprocess.run(
             [sys.executable, "-m", "models.imagenet", config.model.removeprefix("applications/"),
              "top" if config.top == "own" else "notop", *map(str, shape)], stdout=sys.stderr, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "KERAS_HOME": work, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"})
+            env={**os.environ, "KERAS_HOME": str(work), "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"})
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             reason = lines[-1] if done.returncode > 0 else f"ended by signal {-done.returncode}"
-            raise UserError(f"--download: the weights of --model={config.model}: {shown(reason)}; see to that, or put the "
-                            f"file into {folder}")
-        (file,) = os.listdir(os.path.join(work, "models"))
-        with files.writing(folder):
-            os.rename(os.path.join(work, "models", file), os.path.join(folder, file))
-        storage.sync_folder(folder)
+            raise ValueError(f"the weights of --model={config.model}: {shown(reason)}; see to that, or put the file into {folder}")
+        (file,) = (work / "models").iterdir()
+        files.sync(file)
+        path = file.rename(folder / file.name)
+        files.sync(folder)
         shutil.rmtree(work)
     if not find(config):
-        path = os.path.join(folder, file)
-        raise UserError(f"--download: {path} is not taken for weights of --model={config.model} by its name; give "
-                        f"--pretrained_weights={path}")
+        raise ValueError(f"{path} is not taken for weights of --model={config.model} by its name; give --pretrained_weights={path}")
 
 
 def find(config: Config) -> str | None:

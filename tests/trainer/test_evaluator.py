@@ -230,7 +230,7 @@ def test_a_trainer_that_goes_on_beyond_done_is_waited_for(tmp_path, watcher, mon
 
 def test_a_split_that_is_not_there_is_said_before_anything_waits_for_it(tmp_path, watcher):
     """The trainer would keep its checkpoints for this evaluator. Mutation: found at the first checkpoint."""
-    watcher.flags.split, watcher.flags.timeout_secs = "validation", 10
+    watcher.flags(["evaluator", f"--model_dir={tmp_path}", "--split=validation", "--timeout_secs=10"])
     with pytest.raises(watch.UserError, match="split='validation': must be one of train, test, those that digits has"):
         watcher.watch()
     assert not (tmp_path / "eval").exists()

@@ -5,13 +5,14 @@ averages start from the random weights; weight decay moves frozen kernels.
 """
 import dataclasses
 import os
+import types
 
 import numpy as np
 import pytest
 import runs
 
 from models import registry
-from trainer import recipes, transfer
+from trainer import main, recipes, transfer
 from trainer.config import UserError
 
 FLAGS = ("--model=digits_cnn_regularized", "--global_batch_size=32", "--log_steps=2", "--checkpoint_steps=2", "--freeze",
@@ -126,15 +127,16 @@ def keras_server(tmp_path, monkeypatch):
 
 def test_a_download_is_whole_or_absent(tmp_path, keras_server):
     """Keras itself takes what a kill left for the file. Mutation: it downloads to where the file is looked for."""
-    wanted = config(data_dir=str(tmp_path), download=True)
+    wanted = config(data_dir=str(tmp_path), download=True, dataset="synthetic", augment="", model_dir=str(tmp_path / "run"))
+    run = types.SimpleNamespace(config=wanted, info=types.SimpleNamespace(input_shape=(96, 96, 3)))
     for then, says in (("killed", "ended by signal 9"), ("away", "the server is away")):
         keras_server(then)
         with pytest.raises(UserError, match=f"--download: the weights of --model=applications/MobileNetV2: .*{says}"):
-            transfer.fetch(wanted, (96, 96, 3))
+            main.get_data(run)
         assert transfer.find(wanted) is None
     keras_server("whole")
-    transfer.fetch(wanted, (96, 96, 3))
+    main.get_data(run)
     found = tmp_path / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
     assert transfer.find(wanted) == str(found) and found.read_bytes() == b"half and half"
     keras_server("away")
-    transfer.fetch(wanted, (96, 96, 3))  # it is there
+    main.get_data(run)  # it is there

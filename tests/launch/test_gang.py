@@ -216,9 +216,10 @@ def test_much_output_is_neither_lost_nor_stuck(tmp_path):
 
 
 DRIVER = """
-import os, pathlib, sys
+import os, pathlib, signal, sys
 from launch.gang import Command, Gang
 from launch.logs import Logs
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests themselves run under nohup
 program = "trap '' TERM INT HUP; sleep 1000 & echo pid $$ $!; wait; while :; do sleep 1000; done"
 worker = lambda k: Command(name=f"worker-{k}", arguments=["sh", "-c", program])
 logs = Logs(pathlib.Path(sys.argv[1]), sys.stdout)
@@ -238,7 +239,7 @@ def test_no_process_outlives_a_killed_launcher(tmp_path, number):
     runs.wait_for(lambda: len(processes()) == 3, driver)
     assert not any(gangs.gone(pid) for pid in processes())
     os.kill(driver.pid, number)
-    driver.wait()
+    assert driver.wait(30) == -number
     runs.wait_for(lambda: all(gangs.gone(pid) for pid in processes()), seconds=30)
     for path in tmp_path.glob("*.log"):  # the programs' own children are theirs; here they are ended by the test
         os.kill(int(path.read_text().split()[-1]), signal.SIGKILL)

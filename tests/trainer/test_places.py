@@ -189,6 +189,7 @@ def test_the_lock_of_a_dead_process_comes_free(store, monkeypatch, capsys):
         pass
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the stand-in for os._exit
 def test_who_lost_its_lock_ends(store, monkeypatch, capsys):
     """Mutation: a refused renewal is tried again."""
     monkeypatch.setattr(lease, "RENEW_SECS", 0.1)

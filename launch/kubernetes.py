@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from launch import manifest, spec
 from launch.manifest import LABEL, WORKER, KubernetesJob
-from launch.spec import UserError
+from trainer.rules import UserError
 
 GROUP = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "plural": "jobsets"}
 EVERYTHING_GONE = "Foreground"  # deletion: the JobSet goes after its pods
@@ -44,7 +44,7 @@ class Cluster:
         try:
             kubernetes.config.load_kube_config()
         except kubernetes.config.ConfigException as error:
-            raise UserError(f"no cluster: {spec.shown(error)}; see kubectl config current-context") from None
+            raise UserError(f"no cluster: {error}; see kubectl config current-context") from None
         self._jobsets, self._core = kubernetes.client.CustomObjectsApi(), kubernetes.client.CoreV1Api()
         self._policies = kubernetes.client.NetworkingV1Api()
 
@@ -57,7 +57,7 @@ class Cluster:
                 return missing
             raise UserError(f"{what}: the API server says {error.status} {error.reason}: {_reason(error)}") from None
         except (OSError, self._library.client.rest.urllib3.exceptions.HTTPError) as error:
-            raise UserError(f"{what}: the API server cannot be reached: {spec.shown(error)}") from None
+            raise UserError(f"{what}: the API server cannot be reached: {error}") from None
 
     def submit(self, job: KubernetesJob) -> None:
         """Creates both objects: the policy first, so that no pod is ever open."""
@@ -118,9 +118,9 @@ def _reason(error) -> str:
     """The API server's own words."""
     import json
     try:
-        return spec.shown(json.loads(error.body)["message"])
+        return json.loads(error.body)["message"]
     except (TypeError, ValueError, KeyError):
-        return spec.shown(error.body or "no reason given")
+        return error.body or "no reason given"
 
 
 def start(job: KubernetesJob) -> int:

@@ -18,7 +18,8 @@ import sys
 from launch import cluster, namespace, spec
 from launch.gang import Command, Gang
 from launch.logs import Logs
-from launch.spec import UserError, option
+from trainer.config import option
+from trainer.rules import UserError
 
 DEVICE_FILES = "/dev"
 
@@ -27,7 +28,8 @@ DEVICE_FILES = "/dev"
 class LocalJob(spec.Job):
     """What launch.local is told."""
 
-    log_dir: str = option("", "where the log files go (default: logs in --model_dir; logs/NAME for a run elsewhere)")
+    log_dir: str = option("", "where the log files go (default: logs in --model_dir; logs/NAME for a run elsewhere)",
+                          kind="path")
     private: bool = option(True, "keep the run's network apart, where that is possible")
 
     @property

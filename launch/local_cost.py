@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 
-from launch.spec import UserError, shown
+from trainer.rules import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 LOG_STEPS = 10
@@ -63,7 +63,7 @@ def _one_run(recipe: str, flags: tuple[str, ...], *, batch: int, steps: int, emu
             command = ["trainer.main", *own, *([f"--num_gpus={emulated}", "--emulate"] if emulated else ["--num_gpus=0"])]
         done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
-            raise UserError(f"the run to be measured ended with code {done.returncode}: {shown(done.stderr[-400:])}")
+            raise UserError(f"the run to be measured ended with code {done.returncode}: {done.stderr[-400:]}")
         lines = [json.loads(line) for line in pathlib.Path(folder, "run/train/metrics.jsonl").read_text().splitlines()]
     return batch / max(line["examples_per_second"] for line in lines)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from launch import spec
+from trainer.rules import UserError, one_line
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -21,9 +22,9 @@ def lower(replicas: int, folder: str, flags: list[str]) -> dict:
     done = subprocess.run([sys.executable, "-m", "trainer.lowering", str(replicas), folder, *flags], stdout=subprocess.DEVNULL,
                           stderr=subprocess.PIPE, text=True, cwd=ROOT)
     if done.returncode == spec.WRONG:
-        raise spec.UserError(done.stderr.strip().removeprefix("trainer.lowering: "))
+        raise UserError(done.stderr.strip().removeprefix("trainer.lowering: "))
     if done.returncode:
-        raise DoesNotLower(f"the step does not lower: {spec.shown(last_line(done.stderr))}")
+        raise DoesNotLower(f"the step does not lower: {one_line(last_line(done.stderr))}")
     return json.loads(pathlib.Path(folder, "lowering.json").read_text())
 
 

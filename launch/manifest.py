@@ -11,7 +11,9 @@ import dataclasses
 import math
 
 from launch import spec
-from launch.spec import DIVERGED, WRONG, UserError, option
+from launch.spec import DIVERGED, WRONG
+from trainer.config import option
+from trainer.rules import UserError
 
 WORKER, EVALUATOR, TPU_HOST = "worker", "evaluator", "tpu"  # names of the JobSet's jobs
 CONTAINER = "trainer"
@@ -30,24 +32,25 @@ class KubernetesJob(spec.Job):
     """What launch.kubernetes is told."""
 
     name: str = option("lockstep", "the JobSet's name", pattern=DNS_LABEL,
-                       rule="lower-case letters, digits and -, at most 40")
+                       form="lower-case letters, digits and -, at most 40")
     namespace: str = option("default", "where it is created", pattern="[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
-                            rule="a namespace's name")
+                            form="a namespace's name, such as default")
     image: str = option("", "the container image, see launch/Dockerfile", pattern=r"[A-Za-z0-9][A-Za-z0-9._/:@-]*",
-                        rule="an image's name")
+                        form="an image's name, such as gcr.io/mine/lockstep:1")
     accelerator: str = option("", "GKE's name of the GPU (nvidia-l4) or TPU (tpu-v5-lite-podslice) (none: CPU)",
-                              pattern="[a-z0-9-]+", rule="an accelerator's name")
+                              pattern="[a-z0-9-]+", form="an accelerator's name, such as nvidia-l4")
     topology: str = option("", "of a TPU slice, such as 4x4", pattern="[0-9]{1,4}(x[0-9]{1,4}){1,2}",
-                           rule="like 4x4 or 2x2x4")
+                           form="like 4x4 or 2x2x4")
     slices: int = option(1, "TPU slices; several are a multislice", at_least=1, at_most=1024)
     chips_per_host: int = option(4, "TPU chips of a host", at_least=1, at_most=8)
     gpus_per_worker: int = option(1, "GPUs of each worker, where --accelerator is one", at_least=1, at_most=64)
-    cpus: str = option("4", "CPU cores of each pod", pattern=QUANTITY, rule="a quantity such as 4 or 500m")
-    memory: str = option("16Gi", "memory of each pod", pattern=QUANTITY, rule="a quantity such as 16Gi")
+    cpus: str = option("4", "CPU cores of each pod", pattern=QUANTITY, form="a quantity such as 4 or 500m")
+    memory: str = option("16Gi", "memory of each pod", pattern=QUANTITY, form="a quantity such as 16Gi")
     claim: str = option("", f"a PersistentVolumeClaim that all pods mount at {VOLUME} (ReadWriteMany)",
-                        pattern="[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", rule="a claim's name")
+                        pattern="[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", form="a claim's name, such as runs")
     service_account: str = option("default", "the pods' Kubernetes service account, to which Workload Identity gives "
-                                  "gs://", pattern="[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", rule="an account's name")
+                                  "gs://", pattern="[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?",
+                                  form="an account's name, such as trainer")
     action: str = option("submit", "what to do", choices=("submit", "status", "logs", "cancel"))
 
     def __post_init__(self):

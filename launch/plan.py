@@ -22,7 +22,8 @@ import tempfile
 from collections.abc import Callable
 
 from launch import chips, local_cost, lowered, network, spec
-from launch.spec import UserError, option
+from trainer.config import option
+from trainer.rules import UserError
 
 # Bytes that a step moves, for each byte of the layers' outputs: libtpu counts 12 in cifar10_tutorial's step on v5e.
 TRAFFIC = 12
@@ -71,7 +72,7 @@ DEVICES = {
 class Plan:
     """What launch.plan is told."""
 
-    recipe: str = option("digits", "the recipe whose step it is", pattern="[a-z0-9_]+", rule="a recipe's name")
+    recipe: str = option("digits", "the recipe whose step it is", pattern="[a-z0-9_]+", form="a recipe's name, such as digits")
     devices: str = option("v5e", "what the replicas run on", choices=(*DEVICES, "cpu"))
     most: int = option(2048, "devices up to which it is predicted, in powers of 2", at_least=1, at_most=65536)
     rows: int = option(0, "rows of the batch on each device (0: the recipe's whole batch)", at_least=0, at_most=10**6)

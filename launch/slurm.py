@@ -15,7 +15,8 @@ import subprocess
 import sys
 
 from launch import spec
-from launch.spec import UserError, option
+from trainer.config import option
+from trainer.rules import UserError
 
 WORD = r"[A-Za-z0-9][A-Za-z0-9._,-]*"
 LATEST_SIGNAL = 60  # seconds by which SLURM may send a signal earlier than asked, see sbatch --signal
@@ -73,10 +74,10 @@ fi
 class SlurmJob(spec.Job):
     """What launch.slurm is told."""
 
-    name: str = option("lockstep", "the job's name", pattern=WORD, rule="letters, digits and . _ -")
-    partition: str = option("", "where it runs (default: the cluster's)", pattern=WORD, rule="a partition's name")
+    name: str = option("lockstep", "the job's name", pattern=WORD, form="letters, digits and . _ -")
+    partition: str = option("", "where it runs (default: the cluster's)", pattern=WORD, form="a partition's name, such as gpu")
     time: str = option("", "the time limit of one stay on the nodes (default: the partition's)",
-                       pattern=r"([0-9]{1,9}-)?[0-9]{1,9}(:[0-9]{1,2}){0,2}", rule="like 90 (minutes), 4:00:00 or 2-00")
+                       pattern=r"([0-9]{1,9}-)?[0-9]{1,9}(:[0-9]{1,2}){0,2}", form="like 90 (minutes), 4:00:00 or 2-00")
     gpus_per_worker: int = option(0, "GPUs of each worker (0: none are asked for)", at_least=0, at_most=1024)
     cpus_per_worker: int = option(0, "CPU cores of each worker (0: the cluster's default)", at_least=0, at_most=4096)
     nodes: int = option(0, "nodes to spread the workers over (0: as SLURM likes)", at_least=0, at_most=100_000)
@@ -137,7 +138,7 @@ def start(job: SlurmJob) -> int:
     except FileNotFoundError:
         raise UserError("sbatch is not in PATH; run this where jobs are submitted, or give --dry_run") from None
     if done.returncode:
-        raise UserError(f"sbatch refused the job (code {done.returncode}): {spec.shown(done.stderr)}")
+        raise UserError(f"sbatch refused the job (code {done.returncode}): {done.stderr}")
     number = done.stdout.strip().split(";")[0]
     print(f"job {number}; follow: tail -F {job.name}-{number}.log; state: squeue --job={number}; end: scancel {number}")
     return 0

@@ -12,35 +12,16 @@ wait for hours, or cost money, before a trainer sees them; how they fit together
 """
 import dataclasses
 import functools
-import re
 import shlex
 import sys
-import textwrap
-import typing
 from collections.abc import Callable
 
-from absl import flags
-
 from input_pipeline import flag_files
-from trainer import config, recipes
-from trainer import flags as trainer_flags
+from trainer import flags, recipes
+from trainer.config import option
+from trainer.rules import UserError, shown
 
-HELP = ("--help", "-help", "-h", "--helpfull", "--helpshort")
-HELP_COLUMNS, HELP_INDENT = 100, 30
 WRONG, DIVERGED, HUNG, STOPPED = 2, 3, 75, (143, 130)  # the trainer's exit codes, see README
-SHOWN_CHARACTERS = 200
-SWITCH = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-
-
-class UserError(ValueError):
-    """A wrong flag or surrounding: one line for the user, exit code 2."""
-
-
-def option(default, help_text: str, *, at_least: float | None = None, at_most: float | None = None,
-           pattern: str | None = None, rule: str = "", choices: tuple[str, ...] = ()):
-    """A field with what its flag must be. pattern: what a text must match, which `rule` says in words."""
-    return dataclasses.field(default=default, metadata=dict(help=help_text, at_least=at_least, at_most=at_most,
-                                                            pattern=pattern, rule=rule, choices=choices))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,8 +34,8 @@ class Job:
                                "Codes 2 (wrong) and 3 (diverged) are never tried again", at_least=0, at_most=1_000_000)
     grace_secs: float = option(30.0, "seconds between SIGTERM and SIGKILL; a trainer saves within 25", at_least=0,
                                at_most=86400)
-    hang_timeout_secs: float | None = option(None, "passed on to the trainer (default: the trainer's)", at_least=0,
-                                             at_most=86400)
+    hang_timeout_secs: float | None = option(None, "passed on to the trainer (default: the trainer's)", kind=float,
+                                             at_least=0, at_most=86400)
     dry_run: bool = option(False, "print what would be started, start nothing")
     trainer_flags: tuple[str, ...] = ()
 
@@ -84,12 +65,12 @@ class Job:
         """The trainer's flags that are given. UserError where it would not take one."""
         if "--" in self.trainer_flags:
             raise UserError("after --: another --; all after the first are the trainer's flags, leave it out")
-        if any(argument in HELP for argument in self.trainer_flags):
+        if any(argument in flags.HELP for argument in self.trainer_flags):
             raise UserError("after --: the trainer's flags are shown by python -m trainer.main --help")
         try:
-            given = trainer_flags.parse(["", *self.trainer_flags])
+            given = flags.parse(["", *self.trainer_flags])
             recipes.named(given.get("recipe", "digits"))
-        except config.UserError as error:
+        except UserError as error:
             raise UserError(f"after --: {error}") from None
         return given
 
@@ -126,31 +107,12 @@ def parse(argv: list[str], kind: type[Job]) -> Job:
     if "--" in own:
         cut = own.index("--")
         own, trainer = own[:cut], tuple(_expanded(own[cut + 1:], "after --: "))  # a flag file may lie on this machine alone
-    if any(argument.split("=")[0].lstrip("-") == "undefok" for argument in own):
-        raise UserError("--undefok is not taken: every flag must be known; leave it out")
-    values = flags.FlagValues()
-    for field in _options(kind):
-        if field.type is bool:
-            flags.DEFINE_bool(field.name, field.default, "", flag_values=values)
-            values[field.name].parser = _Parser(field)
-        else:
-            flags.DEFINE(_Parser(field), field.name, None, "", flag_values=values)
-    try:
-        rest = values([argv[0], *own])[1:]
-    except flags.UnrecognizedFlagError as error:
-        raise UserError(f"{shown(error.flagvalue)} is not a flag{_near(error.flagname, list(values))}; the trainer's "
-                        "flags come after --, see --help") from None
-    except flags.Error as error:
-        if isinstance(error.__context__, UserError):
-            raise error.__context__ from None
-        name = str(error).removeprefix("Missing value for flag ")
-        raise UserError(f"{shown(name)} needs a value; write {shown(name)}=VALUE") from None
-    except ValueError as error:  # --noevaluator=3
-        raise UserError(f"{shown(error)}; leave out the value") from None
+    values = flags.of(_options(kind))
+    rest = flags.read([argv[0], *own], values, hint="the trainer's flags come after --, see --help")
     if rest:
         raise UserError(f"'{shown(rest[0])}' is not a flag; flags are written --name=value, the trainer's come "
                         "after --")
-    given = {name: values[name].value for name in values if values[name].present and name in kind.__dataclass_fields__}
+    given = {field.name: values[field.name].value for field in _options(kind) if values[field.name].present}
     return kind(**given, trainer_flags=trainer)
 
 
@@ -165,26 +127,20 @@ def _expanded(arguments: list[str], where: str) -> list[str]:
 def command(argv: list[str], kind: type[Job], run: Callable[[Job], int], *, name: str, doc: str) -> int:
     """A launcher's main: its help, its flags, `run(job)`, and a UserError as one line with code 2."""
     own = argv[1:argv.index("--")] if "--" in argv else argv[1:]
-    if any(argument in HELP for argument in own):
+    if any(argument in flags.HELP for argument in own):
         print(help_text(kind, doc))
         return 0
     try:
         return run(parse(argv, kind))
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        return WRONG
+        return error.exit_code
 
 
 def help_text(kind: type[Job], doc: str) -> str:
     """A launcher's description, and every flag with its default."""
-    lines = [doc.strip(), "", "Flags"]
-    for field in _options(kind):
-        value = "" if field.default in (None, "") or field.default is False else f"={_text(field.default)}"
-        choices = f": {', '.join(field.metadata['choices'])}" if field.metadata["choices"] else ""
-        lines += textwrap.wrap(field.metadata["help"] + choices, HELP_COLUMNS, break_on_hyphens=False,
-                               initial_indent=f"  --{field.name}{value}".ljust(HELP_INDENT - 1) + " ",
-                               subsequent_indent=" " * HELP_INDENT)
-    return "\n".join([*lines, "", "The trainer's flags: python -m trainer.main --help"])
+    lines = [line for field in _options(kind) for line in flags.help_lines(field, field.default)]
+    return "\n".join([doc.strip(), "", "Flags", *lines, "", "The trainer's flags: python -m trainer.main --help"])
 
 
 def line_of(arguments: list[str], variables: dict[str, str] | None = None) -> str:
@@ -193,60 +149,7 @@ def line_of(arguments: list[str], variables: dict[str, str] | None = None) -> st
                      shlex.join(arguments)])
 
 
-def shown(value) -> str:
-    """A value in a message: one line, its middle left out where it is long."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(value).split()))
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS - 40]}...{text[-30:]}"
-
-
 def _options(kind: type[Job]) -> list[dataclasses.Field]:
     """The fields that are flags, a launcher's own ones first."""
-    found = [field for field in dataclasses.fields(kind) if "help" in field.metadata]
+    found = [field for field in dataclasses.fields(kind) if "rule" in field.metadata]
     return sorted(found, key=lambda field: field.name in Job.__dataclass_fields__)
-
-
-class _Parser(flags.ArgumentParser):
-    """Parses one flag's text; absl's error has the UserError, which says it all, as its context."""
-
-    def __init__(self, field: dataclasses.Field):
-        self.field = field
-        types = typing.get_args(field.type) or (field.type,)
-        self.kind = next(kind for kind in types if kind is not type(None))
-
-    def parse(self, argument):
-        """The value. UserError: the flag, its value, the rule, an example."""
-        if not isinstance(argument, str):
-            return argument
-        problem = self._problem(argument)
-        if problem:
-            raise UserError(f"--{self.field.name}={shown(argument)} must be {problem}")
-        return SWITCH[argument.lower()] if self.kind is bool else self.kind(argument)
-
-    def _problem(self, text: str) -> str:
-        """The rule that `text` breaks, "" if it keeps to all."""
-        rules = self.field.metadata
-        if self.kind is bool:
-            return "" if text.lower() in SWITCH else "true or false"
-        if self.kind is str:
-            if text.startswith("--"):
-                return "a value, and not a flag: is its value missing? Write --name=value"
-            if rules["choices"] and text not in rules["choices"]:
-                return f"one of {', '.join(rules['choices'])}"
-            return rules["rule"] if rules["pattern"] and not re.fullmatch(rules["pattern"], text) else ""
-        pattern = r"[0-9]{1,18}" if self.kind is int else r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-        fits = re.fullmatch(pattern, text) and rules["at_least"] <= self.kind(text) <= rules["at_most"]
-        what = "a whole number" if self.kind is int else "a number"
-        usual = f", such as {_text(self.field.default)}" if self.field.default else ""
-        return "" if fits else f"{what} from {_text(rules['at_least'])} to {_text(rules['at_most'])}{usual}"
-
-
-def _text(value) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def _near(name: str, known: list[str]) -> str:
-    import difflib  # only a wrong command pays for it
-    near = difflib.get_close_matches(name[:SHOWN_CHARACTERS], known, n=1)
-    return f"; did you mean --{near[0]}?" if near else ""

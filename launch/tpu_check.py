@@ -18,7 +18,8 @@ import sys
 import tempfile
 
 from launch import chips, lowered, network, spec
-from launch.spec import UserError, option
+from trainer.config import option
+from trainer.rules import UserError, one_line, shown
 
 ROOT = lowered.ROOT
 COMPILER = pathlib.Path(__file__).with_name("tpu_compile.py")
@@ -31,9 +32,11 @@ class Check:
     """What launch.tpu_check is told."""
 
     topology: str = option("v5e:2x2", "chip and sides, such as v3:4x4, v4:2x2x1, v5e:4x4")
-    recipe: str = option("digits", "the recipe whose step is compiled", pattern="[a-z0-9_]+", rule="a recipe's name")
+    recipe: str = option("digits", "the recipe whose step is compiled", pattern="[a-z0-9_]+",
+                         form="a recipe's name, such as digits")
     summaries: bool = option(True, "compile also the step with summaries, which gives back every layer's output")
-    tpu_python: str = option("", "the Python that has jax and libtpu (default: .venv-tpu/bin/python in the checkout)")
+    tpu_python: str = option("", "the Python that has jax and libtpu (default: .venv-tpu/bin/python in the checkout)",
+                             kind="path")
     json: bool = option(False, "print one JSON object instead of lines")
     trainer_flags: tuple[str, ...] = ()
 
@@ -42,7 +45,7 @@ class Check:
         """The Python that compiles. UserError if there is none."""
         path = pathlib.Path(self.tpu_python).expanduser() if self.tpu_python else ROOT / ".venv-tpu/bin/python"
         if not os.access(path, os.X_OK):
-            raise UserError(f"--tpu_python={spec.shown(path)} is no program; make tpu-check makes .venv-tpu, or give the "
+            raise UserError(f"--tpu_python={shown(path)} is no program; make tpu-check makes .venv-tpu, or give the "
                             "Python of an environment with requirements-tpu-check.txt")
         return str(path)
 
@@ -52,7 +55,7 @@ def run(check: Check) -> int:
     try:
         chip, sides = chips.topology(check.topology)
     except ValueError as error:
-        raise UserError(f"--topology={spec.shown(check.topology)} {error}") from None
+        raise UserError(f"--topology={shown(check.topology)} {error}") from None
     python, replicas = check.compiler_python, chips.cores(chip, sides)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -68,7 +71,7 @@ def run(check: Check) -> int:
         done = subprocess.run([python, str(COMPILER), check.topology, folder, *wanted], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, env=environment)
     if done.returncode:
-        print(f"launch.tpu_check: {spec.shown(lowered.last_line(done.stderr))}", file=sys.stderr)
+        print(f"launch.tpu_check: {one_line(lowered.last_line(done.stderr))}", file=sys.stderr)
         return 1
     result = judged(check.topology, step, [json.loads(line) for line in done.stdout.splitlines()])
     print(json.dumps(result) if check.json else text(result))
@@ -140,7 +143,7 @@ def text(result: dict) -> str:
              f"= {result['cores']} x {result['rows']}"]
     for program in result["programs"]:
         if "error" in program:
-            lines.append(f"  {program['name']}: does not compile: {spec.shown(program['error'])}")
+            lines.append(f"  {program['name']}: does not compile: {one_line(program['error'])}")
             continue
         lines.append(
             f"  {program['name']}: {_size(program['peak_bytes'])} of {_size(result['core_memory'])} a core"

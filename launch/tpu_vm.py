@@ -27,7 +27,8 @@ import time
 from collections.abc import Callable
 
 from launch import spec
-from launch.spec import UserError, option
+from trainer.config import option
+from trainer.rules import UserError, one_line
 
 FOLDER = "lockstep"  # on the hosts, in the home folder
 COPIED = ("models", "input_pipeline", "trainer", "launch", "requirements.txt")
@@ -59,14 +60,14 @@ class TpuJob(spec.Job):
     """What launch.tpu_vm is told."""
 
     name: str = option("lockstep", "of the queued resource and of the TPU", pattern="[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
-                       rule="lower-case letters, digits and -, a letter first")
-    zone: str = option("", "where, such as us-central2-b", pattern="[a-z0-9-]+", rule="a zone's name")
+                       form="lower-case letters, digits and -, a letter first")
+    zone: str = option("", "where, such as us-central2-b", pattern="[a-z0-9-]+", form="a zone's name, such as us-central2-b")
     project: str = option("", "the Google Cloud project (default: gcloud's)", pattern="[a-z0-9:.-]+",
-                          rule="a project's identifier")
+                          form="a project's identifier, such as my-project")
     accelerator_type: str = option("", "which TPU, such as v4-8 or v5litepod-16", pattern=r"[a-z0-9]+-[0-9]+",
-                                   rule="like v4-8")
+                                   form="like v4-8")
     runtime_version: str = option("tpu-ubuntu2204-base", "the hosts' image", pattern="[a-z0-9._-]+",
-                                  rule="an image's name")
+                                  form="an image's name, such as tpu-ubuntu2204-base")
     spot: bool = option(False, "a spot TPU: cheaper, and may be taken away at any time")
     action: str = option("run", "what to do", choices=("run", "follow", "stop", "status", "delete"))
 
@@ -150,7 +151,7 @@ def do(what: str, command: list[str]) -> None:
     print(f"launch.tpu_vm: {what}", flush=True)
     code = subprocess.run(command).returncode
     if code:
-        raise Failed(f"{what} failed with code {code}: {spec.shown(shlex.join(command))}")
+        raise Failed(f"{what} failed with code {code}: {one_line(shlex.join(command))}")
 
 
 def state(job: TpuJob) -> str:
@@ -160,7 +161,7 @@ def state(job: TpuJob) -> str:
         return done.stdout.strip()
     if re.search(r"NOT_FOUND|not found", done.stderr):
         return ""
-    raise Failed(f"asking for the state failed with code {done.returncode}: {spec.shown(done.stderr)}")
+    raise Failed(f"asking for the state failed with code {done.returncode}: {one_line(done.stderr)}")
 
 
 def obtain(job: TpuJob, sleep: Callable[[float], None]) -> None:

@@ -14,11 +14,11 @@ from trainer import names
 from trainer.rules import Rule, UserError  # noqa: F401  UserError is what other modules take from here
 
 
-def option(default, help_text, *, group, kind=None, choices=None, may_change=False, **bounds):
+def option(default, help_text, *, group="", kind=None, choices=None, may_change=False, **bounds):
     """A dataclass field with what the flags, the checks and `--help` need to know about it.
 
-    kind, choices and bounds (at_least, above, at_most, below, filled): see `rules.Rule`; the kind is the default's type
-    where it is not given. may_change: whether a resumed run may be given another value.
+    kind, choices and bounds (at_least, above, at_most, below, filled, pattern, form): see `rules.Rule`; the kind is the
+    default's type where it is not given. may_change: whether a resumed run may be given another value.
     """
     rule = Rule(kind=kind or type(default), default=default, choices=tuple(choices) if choices else None, **bounds)
     return dataclasses.field(default=default, metadata=dict(help=help_text, group=group, rule=rule,

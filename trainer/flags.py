@@ -1,17 +1,18 @@
 """The command line: an absl flag for every option of the Config, and errors of one line, the same for every command.
 
     given = flags.parse(sys.argv)          # {"train_steps": 100}: only what the command says
+    values = flags.of(fields)              # the flags of other options, made by config.option
     flags.help_text()                      # every flag with its default
     rest = flags.read(sys.argv, values)    # another command's own absl flags, held to the same rules
 """
+import dataclasses
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from absl import flags
 
 from input_pipeline import flag_files
-from trainer import config
 from trainer.config import FIELDS, UserError
 from trainer.rules import SHOWN_CHARACTERS, Rule, listed, shown, suggestion, text_of
 
@@ -35,24 +36,31 @@ class _Parser(flags.ArgumentParser):
 
 def parse(argv: list[str]) -> dict:
     """The options that the command gives, checked one by one. UserError for anything else on the command line."""
-    values = flags.FlagValues()  # of this call: absl's own would keep what an earlier command gave
-    for name, field in FIELDS.items():
-        if config.rule(name).kind is bool:
-            flags.DEFINE_bool(name, None, field.metadata["help"], flag_values=values)
-        else:
-            parser = _Parser(name, config.rule(name))
-            flags.DEFINE(parser, name, None, field.metadata["help"], flag_values=values)
+    values = of(FIELDS.values())
     rest = read(argv, values)
     if rest:
         raise UserError(f"'{shown(rest[0])}' is not a flag; flags are written --name=value, see --help")
     return {name: values[name].value for name in FIELDS if values[name].present}
 
 
-def read(argv: list[str], values: flags.FlagValues) -> list[str]:
+def of(fields: Iterable[dataclasses.Field]) -> flags.FlagValues:
+    """A flag for each field that `config.option` made."""
+    values = flags.FlagValues()  # of this call: absl's own would keep what an earlier command gave
+    for field in fields:
+        rule = field.metadata["rule"]
+        if rule.kind is bool:
+            flags.DEFINE_bool(field.name, None, field.metadata["help"], flag_values=values)
+        else:
+            flags.DEFINE(_Parser(field.name, rule), field.name, None, field.metadata["help"], flag_values=values)
+    return values
+
+
+def read(argv: list[str], values: flags.FlagValues, hint: str = "see --help") -> list[str]:
     """Parses `argv` into `values`; returns the arguments that are no flags. UserError for a wrong flag.
 
     absl's integer, float, boolean, enum and string flags are held to `rules`: absl takes 0x10, 1_000 and nan.
-    `--flagfile=FILE` stands for the flags in a file, one a line.
+    `--flagfile=FILE` stands for the flags in a file, one a line. hint: what to do about a flag that is not known and like
+    no other.
     """
     for name in values:
         rule = _rule(values[name])
@@ -71,7 +79,7 @@ def read(argv: list[str], values: flags.FlagValues) -> list[str]:
         return values([argv[0], *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
         known = [*values, *(f"no{name}" for name in values if values[name].boolean)]
-        near = suggestion(error.flagname, known, "--") or "; see --help"
+        near = suggestion(error.flagname, known, "--") or f"; {hint}"
         raise UserError(f"{shown(error.flagvalue)} is not a flag{near}") from None
     except flags.Error as error:
         if isinstance(error.__context__, UserError):
@@ -118,27 +126,27 @@ def _rule(flag: flags.Flag) -> Rule | None:
 
 
 def help_text() -> str:
-    """Every flag with its default, in the groups of the Config, lines of at most 100 characters."""
+    """Every flag with its default, in the groups of the Config, lines of at most HELP_COLUMNS characters."""
     from input_pipeline import augment
     from trainer import recipes  # which are made of the Config
     names = {"recipe": recipes.RECIPES, "augment": [augment.usage(name) for name in augment.OPERATIONS]}
-
-    def wrapped(text: str, first: str = "", indent: str = "") -> list[str]:
-        return textwrap.wrap(text, HELP_COLUMNS, initial_indent=first, subsequent_indent=indent,
-                             break_on_hyphens=False)
-
-    lines = wrapped("Trains: python -m trainer.main [flags]. A recipe gives every value, a flag overrides it. The "
-                    "values below are the defaults, those of the recipe digits; --recipe=NAME --dry_run shows "
-                    "another's. A switch is turned on by --name, off by --noname. Of a flag that is given twice the "
-                    "last one counts. --flagfile=FILE reads flags from a file, one a line.")
+    lines = textwrap.wrap("Trains: python -m trainer.main [flags]. A recipe gives every value, a flag overrides it. The "
+                          "values below are the defaults, those of the recipe digits; --recipe=NAME --dry_run shows "
+                          "another's. A switch is turned on by --name, off by --noname. Of a flag that is given twice the "
+                          "last one counts. --flagfile=FILE reads flags from a file, one a line.", HELP_COLUMNS)
     recipe, group = recipes.digits(), None
     for name, field in FIELDS.items():
         if field.metadata["group"] != group:
             group = field.metadata["group"]
             lines += ["", group.capitalize()]
-        choices = names.get(name) or config.rule(name).choices
-        text = field.metadata["help"] + (f": {listed(choices)}" if choices else "")
-        value = getattr(recipe, name)
-        default = "" if value in (None, "", ()) else f"={text_of(value)}"
-        lines += wrapped(text, f"  --{name}{default}".ljust(HELP_INDENT - 1) + " ", " " * HELP_INDENT)
+        lines += help_lines(field, getattr(recipe, name), names.get(name))
     return "\n".join(lines)
+
+
+def help_lines(field: dataclasses.Field, default, choices: Iterable[str] | None = None) -> list[str]:
+    """What `--help` says of the flag of one field: its default, what it is, what there is to choose."""
+    choices = choices or field.metadata["rule"].choices
+    text = field.metadata["help"] + (f": {listed(choices)}" if choices else "")
+    usual = "" if default in (None, "", ()) else f"={text_of(default)}"
+    return textwrap.wrap(text, HELP_COLUMNS, initial_indent=f"  --{field.name}{usual}".ljust(HELP_INDENT - 1) + " ",
+                         subsequent_indent=" " * HELP_INDENT, break_on_hyphens=False)

@@ -47,7 +47,8 @@ class Rule:
 
     kind: bool, int, float, str, "path" (of a file or folder), or "ints" (a tuple, comma-separated as text).
     at_least and at_most are inclusive, above and below exclusive. filled: the text must not be empty.
-    default: what a message shows as an example, if it keeps to the rule.
+    pattern: what the whole text must match, which `form` says in words. default: what a message shows as an
+    example, if it keeps to the rule.
     """
 
     kind: Any
@@ -58,6 +59,8 @@ class Rule:
     below: float | None = None
     choices: tuple[str, ...] | None = None
     filled: bool = False
+    pattern: str = ""
+    form: str = ""
 
     def parse(self, text: str) -> Any:
         """The value that is written as `text`. ValueError: the rule and a fix, to stand after flag and value."""
@@ -90,6 +93,8 @@ class Rule:
             broken = types is not str and kind is not bool and self._broken(part)
             if broken:
                 raise ValueError(broken + self._example())
+        if self.pattern and not re.fullmatch(self.pattern, value):
+            raise ValueError(f"must be {self.form}")
         if self.choices and value not in self.choices:
             raise ValueError(f"must be one of {listed(self.choices)}{suggestion(value, self.choices)}")
 

@@ -9,7 +9,7 @@ from hypothesis import given, strategies
 
 import runs
 from launch import cluster
-from launch.spec import UserError
+from trainer.rules import UserError
 
 SLURM = {"SLURM_JOB_ID": "17", "SLURM_PROCID": "2", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_TASKS_PER_NODE": "2,1"}
 

@@ -17,7 +17,7 @@ import yaml
 
 import runs
 from launch import cluster, kubernetes, manifest, spec
-from launch.spec import UserError
+from trainer.rules import UserError
 
 IMAGE = "--image=registry.example.org/lockstep:1"
 GCS = ("--", "--model_dir=gs://b/m")

@@ -10,7 +10,7 @@ import pytest
 import gangs
 import runs
 from launch import local, namespace, spec
-from launch.spec import UserError
+from trainer.rules import UserError
 
 
 def job(*argv: str) -> local.LocalJob:

@@ -15,7 +15,7 @@ import pytest
 import runs
 import slurm_cluster
 from launch import slurm, spec
-from launch.spec import UserError
+from trainer.rules import UserError
 
 
 def job(*argv: str) -> slurm.SlurmJob:
@@ -58,7 +58,7 @@ def test_any_trainer_flag_is_one_word_and_the_script_is_bash(evaluator):
 @pytest.mark.parametrize("flags, said", [
     ("--name=a b", "--name=a b must be letters"), ("--partition=x\n#SBATCH --uid=0", "must be a partition's name"),
     ("--time=tomorrow", "--time=tomorrow must be like 90"), ("--time=1:00;id", "must be like"), (f"--time={'9' * 5000}", "must be like"),
-    ("--nodes=-1", "--nodes=-1 must be a whole number"), ("--gpus_per_worker=two", "must be a whole number")])
+    ("--nodes=-1", "--nodes=-1 must be at least 0"), ("--gpus_per_worker=two", "must be a whole number")])
 def test_wrong_values_do_not_reach_the_script(flags, said):
     with pytest.raises(UserError, match=said):
         job(flags)

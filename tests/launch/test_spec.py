@@ -8,7 +8,7 @@ import pytest
 import runs
 from launch import spec
 from launch.local import LocalJob
-from launch.spec import UserError
+from trainer.rules import UserError
 
 
 def job(*argv: str) -> LocalJob:
@@ -46,17 +46,17 @@ def test_the_trainers_flags_are_found_however_they_are_written(tmp_path):
 
 
 WRONG = {
-    ("--num_workers=0",): ("--num_workers=0", "from 1 to 10000"),
-    ("--num_workers=-1",): ("--num_workers=-1", "from 1 to 10000"),
+    ("--num_workers=0",): ("--num_workers=0", "must be at least 1, such as 1"),
+    ("--num_workers=-1",): ("--num_workers=-1", "must be at least 1, such as 1"),
     ("--num_workers=0x2",): ("--num_workers=0x2", "a whole number"),
     ("--num_workers=1_0",): ("--num_workers=1_0", "a whole number"),
     ("--num_workers=1e3",): ("--num_workers=1e3", "a whole number"),
     ("--num_workers",): ("--num_workers", "needs a value"),
-    ("--grace_secs=nan",): ("--grace_secs=nan", "a number from 0"),
-    ("--grace_secs=inf",): ("--grace_secs=inf", "a number from 0"),
+    ("--grace_secs=nan",): ("--grace_secs=nan", "a finite number, such as 30"),
+    ("--grace_secs=inf",): ("--grace_secs=inf", "a finite number, such as 30"),
     ("--max_restarts=",): ("--max_restarts=", "a whole number"),
     ("--evaluator=maybe",): ("--evaluator=maybe", "true or false"),
-    ("--noevaluator=1",): ("--noevaluator", "argument"),
+    ("--noevaluator=1",): ("--noevaluator=1", "must be written --noevaluator, without a value"),
     ("--num_worker=2",): ("--num_worker=2", "did you mean --num_workers?"),
     ("--train_steps=3",): ("--train_steps=3", "come after --"),
     ("digits",): ("'digits'", "come after --"),
@@ -100,8 +100,8 @@ def test_help_names_every_flag_with_its_default(capsys):
     assert spec.command(["x", "--help"], LocalJob, lambda _: 1, name="launch.local", doc="The doc.") == 0
     out = capsys.readouterr().out
     assert out.startswith("The doc.")
-    for text in ("--num_workers=1 ", "--evaluator ", "--max_restarts=3 ", "--grace_secs=30 ", "--hang_timeout_secs ",
-                 "--dry_run ", "--log_dir ", "--private=true "):
+    for text in ("--num_workers=1 ", "--evaluator=false ", "--max_restarts=3 ", "--grace_secs=30 ", "--hang_timeout_secs ",
+                 "--dry_run=false ", "--log_dir ", "--private=true "):
         assert f"  {text}" in out
     assert "trainer.main --help" in out
 

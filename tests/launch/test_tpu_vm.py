@@ -12,7 +12,7 @@ import pytest
 
 import runs
 from launch import spec, tpu_vm
-from launch.spec import UserError
+from trainer.rules import UserError
 
 FLAGS = ("--zone=us-central2-b", "--accelerator_type=v4-8")
 STUB = """#!{python}

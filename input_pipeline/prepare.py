@@ -29,7 +29,7 @@ import sys
 from absl import flags
 
 from input_pipeline import command_line, download
-from input_pipeline.command_line import shown
+from input_pipeline.rules import one_line, shown
 
 # The recipe that a newcomer would try first on each data set.
 _RECIPES = {"cifar10": "cifar10_tutorial", "mnist": "mnist_lenet5", "flowers": "flowers_cnn", "co2": "co2_forecast",
@@ -65,10 +65,10 @@ def _flags() -> flags.FlagValues:
                         flag_values=values)
     flags.DEFINE_string("from", None, "convert the data set in this folder: for image_folder the one with a folder of "
                         "images for each class, else the one that holds the data set's own folder", flag_values=values)
-    command_line.whole_number(values, "image_size", 0, "of a conversion: store photos as JPEG squares with sides of "
-                              "this many pixels (0: the files as they are)", at_least=0, at_most=4096)
-    command_line.whole_number(values, "shard_mb", 100, "of a conversion: megabytes of a shard, about",
-                              at_least=1, at_most=100_000)
+    flags.DEFINE_integer("image_size", 0, "of a conversion: store photos as JPEG squares with sides of this many pixels "
+                         "(0: the files as they are)", lower_bound=0, upper_bound=4096, flag_values=values)
+    flags.DEFINE_integer("shard_mb", 100, "of a conversion: megabytes of a shard, about", lower_bound=1,
+                         upper_bound=100_000, flag_values=values)
     flags.DEFINE_bool("skip_broken", False, "of a conversion: name the images that cannot be read and leave them out, "
                       "instead of stopping at the first", flag_values=values)
     return values
@@ -147,7 +147,7 @@ def _training(dataset: str, output: pathlib.Path, *more: str) -> str:
 
 
 def _refuse(error: Exception, code: int) -> int:
-    print("prepare:", command_line.one_line(str(error)), file=sys.stderr)
+    print("prepare:", one_line(str(error)), file=sys.stderr)
     return code
 
 

@@ -10,37 +10,37 @@ import shutil
 import signal
 import sys
 
-from absl import flags as absl_flags
+from absl import flags
 
+from input_pipeline import command_line
+from input_pipeline.rules import shown
 from launch.benches import rows, stored
-from trainer import flags
 from trainer.config import UserError
-from trainer.rules import shown
 
 TORCH = ("torch/bin/python", ".venv-torch/bin/python")  # where --torch_python is looked for
 
 
-def define(values: absl_flags.FlagValues) -> None:
-    """This command's absl_flags."""
-    absl_flags.DEFINE_string("only", "", "rows, by name or number, separated by commas", flag_values=values)
-    absl_flags.DEFINE_bool("short", False, "under 10 minutes: fewer rounds, shorter measurements", flag_values=values)
-    absl_flags.DEFINE_bool("list", False, "print the rows, measure nothing", flag_values=values)
-    absl_flags.DEFINE_bool("keep", True, "compare with the last results on this kind of machine, and keep these", flag_values=values)
-    absl_flags.DEFINE_string("torch_python", "", "an interpreter that has torch (default: this one, or torch/bin/python)",
-                        flag_values=values)
-    absl_flags.DEFINE_string("growth", "", "a folder: measure how times grow, write tables and plots there, and nothing else",
-                        flag_values=values)
+def define(values: flags.FlagValues) -> None:
+    """This command's flags."""
+    flags.DEFINE_string("only", "", "rows, by name or number, separated by commas", flag_values=values)
+    flags.DEFINE_bool("short", False, "under 10 minutes: fewer rounds, shorter measurements", flag_values=values)
+    flags.DEFINE_bool("list", False, "print the rows, measure nothing", flag_values=values)
+    flags.DEFINE_bool("keep", True, "compare with the last results on this kind of machine, and keep these", flag_values=values)
+    flags.DEFINE_string("torch_python", "", "an interpreter that has torch (default: this one, or torch/bin/python)",
+                         flag_values=values)
+    flags.DEFINE_string("growth", "", "a folder: measure how times grow, write tables and plots there, and nothing else",
+                         flag_values=values)
 
 
 def main(argv: list[str]) -> int:
     """Measures what `argv` asks for. Returns the exit code: 0, 1 where a row failed, 2."""
-    values = absl_flags.FlagValues()
+    values = flags.FlagValues()
     define(values)
     table = [f"  {entry.number:2} {name:14} {entry.summary}" for name, entry in rows.ROWS.items()]
-    return flags.command(argv, values, measure, name="bench", doc="\n".join([__doc__.strip(), "", "Rows", *table]))
+    return command_line.run(argv, values, measure, name="bench", doc="\n".join([__doc__.strip(), "", "Rows", *table]))
 
 
-def measure(values: absl_flags.FlagValues, _: list[str]) -> int:
+def measure(values: flags.FlagValues, _: list[str]) -> int:
     """Runs what the flags ask for."""
     # An exception, so that the processes of both sides are ended.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

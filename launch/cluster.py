@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 
-from trainer.rules import UserError, shown
+from input_pipeline.rules import UserError, shown
 
 FIRST_PORT, PORTS = 20_000, 12_000  # of SLURM jobs: below 32768, where Linux takes ports of outgoing connections from
 MOST_HOSTS = 100_000

@@ -15,9 +15,9 @@ import sys
 import time
 from collections.abc import Callable
 
+from input_pipeline.rules import UserError
 from launch import manifest, spec
 from launch.manifest import LABEL, WORKER, KubernetesJob
-from trainer.rules import UserError
 
 GROUP = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "plural": "jobsets"}
 EVERYTHING_GONE = "Foreground"  # deletion: the JobSet goes after its pods

@@ -15,11 +15,11 @@ import re
 import subprocess
 import sys
 
+from input_pipeline.rules import UserError
 from launch import cluster, namespace, spec
 from launch.gang import Command, Gang
 from launch.logs import Logs
 from trainer.config import option
-from trainer.rules import UserError
 
 DEVICE_FILES = "/dev"
 

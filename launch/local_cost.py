@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 
-from trainer.rules import UserError
+from input_pipeline.rules import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
 LOG_STEPS = 10

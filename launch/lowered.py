@@ -7,8 +7,8 @@ import pathlib
 import subprocess
 import sys
 
+from input_pipeline.rules import UserError, one_line
 from launch import spec
-from trainer.rules import UserError, one_line
 
 ROOT = pathlib.Path(__file__).parents[1]
 

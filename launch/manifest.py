@@ -10,10 +10,10 @@ starts them again, except after codes 2 and 3.
 import dataclasses
 import math
 
+from input_pipeline.rules import UserError
 from launch import spec
 from launch.spec import DIVERGED, WRONG
 from trainer.config import option
-from trainer.rules import UserError
 
 WORKER, EVALUATOR, TPU_HOST = "worker", "evaluator", "tpu"  # names of the JobSet's jobs
 CONTAINER = "trainer"

@@ -21,9 +21,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 
+from input_pipeline.rules import UserError
 from launch import chips, local_cost, lowered, network, spec
 from trainer.config import option
-from trainer.rules import UserError
 
 # Bytes that a step moves, for each byte of the layers' outputs: libtpu counts 12 in cifar10_tutorial's step on v5e.
 TRAFFIC = 12

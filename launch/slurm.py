@@ -14,9 +14,9 @@ import shlex
 import subprocess
 import sys
 
+from input_pipeline.rules import UserError
 from launch import spec
 from trainer.config import option
-from trainer.rules import UserError
 
 WORD = r"[A-Za-z0-9][A-Za-z0-9._,-]*"
 LATEST_SIGNAL = 60  # seconds by which SLURM may send a signal earlier than asked, see sbatch --signal

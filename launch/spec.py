@@ -16,10 +16,10 @@ import shlex
 import sys
 from collections.abc import Callable
 
-from input_pipeline import flag_files
+from input_pipeline import command_line, flag_files
+from input_pipeline.rules import UserError
 from trainer import flags, recipes
 from trainer.config import option
-from trainer.rules import UserError, shown
 
 WRONG, DIVERGED, HUNG, STOPPED = 2, 3, 75, (143, 130)  # the trainer's exit codes, see README
 
@@ -65,7 +65,7 @@ class Job:
         """The trainer's flags that are given. UserError where it would not take one."""
         if "--" in self.trainer_flags:
             raise UserError("after --: another --; all after the first are the trainer's flags, leave it out")
-        if any(argument in flags.HELP for argument in self.trainer_flags):
+        if any(argument in command_line.HELP for argument in self.trainer_flags):
             raise UserError("after --: the trainer's flags are shown by python -m trainer.main --help")
         try:
             given = flags.parse(["", *self.trainer_flags])
@@ -107,11 +107,8 @@ def parse(argv: list[str], kind: type[Job]) -> Job:
     if "--" in own:
         cut = own.index("--")
         own, trainer = own[:cut], tuple(_expanded(own[cut + 1:], "after --: "))  # a flag file may lie on this machine alone
-    values = flags.of(_options(kind))
-    rest = flags.read([argv[0], *own], values, hint="the trainer's flags come after --, see --help")
-    if rest:
-        raise UserError(f"'{shown(rest[0])}' is not a flag; flags are written --name=value, the trainer's come "
-                        "after --")
+    values = command_line.flags_of(_options(kind))
+    command_line.read([argv[0], *own], values, hint="the trainer's come after --, see --help")
     given = {field.name: values[field.name].value for field in _options(kind) if values[field.name].present}
     return kind(**given, trainer_flags=trainer)
 
@@ -127,7 +124,7 @@ def _expanded(arguments: list[str], where: str) -> list[str]:
 def command(argv: list[str], kind: type[Job], run: Callable[[Job], int], *, name: str, doc: str) -> int:
     """A launcher's main: its help, its flags, `run(job)`, and a UserError as one line with code 2."""
     own = argv[1:argv.index("--")] if "--" in argv else argv[1:]
-    if any(argument in flags.HELP for argument in own):
+    if any(argument in command_line.HELP for argument in own):
         print(help_text(kind, doc))
         return 0
     try:
@@ -139,7 +136,8 @@ def command(argv: list[str], kind: type[Job], run: Callable[[Job], int], *, name
 
 def help_text(kind: type[Job], doc: str) -> str:
     """A launcher's description, and every flag with its default."""
-    lines = [line for field in _options(kind) for line in flags.help_lines(field, field.default)]
+    lines = [line for field in _options(kind) for line in command_line.help_lines(
+        field.name, field.default, field.metadata["help"], field.metadata["rule"].choices)]
     return "\n".join([doc.strip(), "", "Flags", *lines, "", "The trainer's flags: python -m trainer.main --help"])
 
 

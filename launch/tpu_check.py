@@ -17,9 +17,9 @@ import subprocess
 import sys
 import tempfile
 
+from input_pipeline.rules import UserError, one_line, shown
 from launch import chips, lowered, network, spec
 from trainer.config import option
-from trainer.rules import UserError, one_line, shown
 
 ROOT = lowered.ROOT
 COMPILER = pathlib.Path(__file__).with_name("tpu_compile.py")

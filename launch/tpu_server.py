@@ -7,8 +7,8 @@ import os
 import sys
 from collections.abc import Mapping
 
+from input_pipeline.rules import UserError, shown
 from launch.spec import WRONG
-from trainer.rules import UserError, shown
 
 PORT, MESH_PORT = 8470, 8476
 JOB = "tpu_worker"

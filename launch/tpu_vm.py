@@ -26,9 +26,9 @@ import tempfile
 import time
 from collections.abc import Callable
 
+from input_pipeline.rules import UserError, one_line
 from launch import spec
 from trainer.config import option
-from trainer.rules import UserError, one_line
 
 FOLDER = "lockstep"  # on the hosts, in the home folder
 COPIED = ("models", "input_pipeline", "trainer", "launch", "requirements.txt")

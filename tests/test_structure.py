@@ -12,7 +12,7 @@ PACKAGES = ("models", "input_pipeline", "trainer", "launch")
 # The trainer's layers, lowest first. A module imports only from its own layer and from lower ones.
 LAYERS = (
     ("names", "signals", "quiet", "stopwatch"),
-    ("rules", "config", "places", "lease", "files", "growing", "writers"),
+    ("config", "places", "lease", "files", "growing", "writers"),
     ("cadence", "reading", "capacity"),
     ("recipes", "devices", "flags", "manifest", "recorded", "tpu"),
     ("checks", "transfer"),
@@ -36,7 +36,8 @@ MAY_IMPORT = {"models": {"models"}, "input_pipeline": {"input_pipeline"},
 # These start or measure trainers from inside.
 LAUNCH_INSIDE = {"bench"}
 # The trainer's command line, which a launcher reads before anything is started.
-COMMAND_LINE = {"trainer.flags", "trainer.recipes", "trainer.config", "input_pipeline.flag_files"}
+COMMAND_LINE = {"trainer.flags", "trainer.recipes", "trainer.config", "input_pipeline.command_line", "input_pipeline.flag_files",
+                "input_pipeline.rules"}
 # What a wrong command reads: it must fail before TensorFlow is imported.
 PLAIN = ("trainer.main", "trainer.evaluator", "trainer.resolve", "trainer.watch", "models.registry",
          "input_pipeline.datasets", "input_pipeline.augment", "input_pipeline.prepare")

@@ -5,10 +5,10 @@
     checks.fit(config, info, given, workers)
 """
 from input_pipeline import augment, datasets, test_time
+from input_pipeline.rules import shown
 from models import registry
 from trainer import devices, names
 from trainer.config import FIELDS, Config, UserError
-from trainer.rules import shown
 
 # Which sums over replicas a strategy can be told to use; the other strategies have one of their own.
 ALL_REDUCE = {"mirrored": ("nccl", "hierarchical_copy", "reduction_to_one_device"),

@@ -9,9 +9,9 @@ wrong command fails at once.
 import dataclasses
 
 from input_pipeline import datasets
+from input_pipeline.rules import Rule, UserError  # noqa: F401  UserError is what other modules take from here
 from models import registry
 from trainer import names
-from trainer.rules import Rule, UserError  # noqa: F401  UserError is what other modules take from here
 
 
 def option(default, help_text, *, group="", kind=None, choices=None, may_change=False, **bounds):

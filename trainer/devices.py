@@ -9,8 +9,8 @@ import pathlib
 import re
 import subprocess
 
+from input_pipeline.rules import shown
 from trainer.config import Config, UserError
-from trainer.rules import shown
 
 DEVICE_FILES = "/dev"
 TPU_VARIABLES = ("TPU_NAME", "KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS", "COLAB_TPU_ADDR", "TPU_WORKER_HOSTNAMES")

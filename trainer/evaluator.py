@@ -14,10 +14,10 @@ import os
 import sys
 import time
 
-from absl import flags as absl_flags
+from absl import flags
 
-from input_pipeline import datasets
-from trainer import files, flags, manifest, resolve, restored, watch
+from input_pipeline import command_line, datasets
+from trainer import files, manifest, resolve, restored, watch
 from trainer.config import UserError, data_options
 from trainer.places import place
 from trainer.writers import duration
@@ -27,27 +27,27 @@ SAY_FIRST_SECS = 60  # without a new checkpoint, until it is said that no traine
 SAY_AGAIN_SECS = 600  # and how often a wait in vain is said
 
 
-def define() -> absl_flags.FlagValues:
+def define() -> flags.FlagValues:
     """This command's flags."""
-    values = absl_flags.FlagValues()
-    absl_flags.DEFINE_string("model_dir", None, "the run to evaluate", flag_values=values)
-    absl_flags.DEFINE_enum("split", "test", SPLITS, "the examples to evaluate on; not given, and none for tests: validation",
-                           flag_values=values)
-    absl_flags.DEFINE_float("poll_secs", 5, "seconds between looks for a new checkpoint", lower_bound=0.01,
-                            upper_bound=86400, flag_values=values)
-    absl_flags.DEFINE_float("timeout_secs", 0, "end after so many seconds without a new checkpoint (0: wait for ever)",
-                            lower_bound=0, upper_bound=1e9, flag_values=values)
-    absl_flags.DEFINE_bool("run_once", False, "evaluate what there is now, then end", flag_values=values)
-    absl_flags.DEFINE_string("data_dir", None, "another place for the data (default: the run's)", flag_values=values)
+    values = flags.FlagValues()
+    flags.DEFINE_string("model_dir", None, "the run to evaluate", flag_values=values)
+    flags.DEFINE_enum("split", "test", SPLITS, "the examples to evaluate on (validation where it is not given and the data has "
+                      "none for tests)", flag_values=values)
+    flags.DEFINE_float("poll_secs", 5, "seconds between looks for a new checkpoint", lower_bound=0.01,
+                       upper_bound=86400, flag_values=values)
+    flags.DEFINE_float("timeout_secs", 0, "end after so many seconds without a new checkpoint (0: wait for ever)",
+                       lower_bound=0, upper_bound=1e9, flag_values=values)
+    flags.DEFINE_bool("run_once", False, "evaluate what there is now, then end", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "another place for the data (default: the run's)", flag_values=values)
     return values
 
 
 def main(argv: list[str]) -> int:
     """Evaluates until training is done. Returns the exit code: 0, 2, 130 or 143."""
-    return flags.command(argv, define(), start, name="evaluator", doc=__doc__)
+    return command_line.run(argv, define(), start, name="evaluator", doc=__doc__)
 
 
-def start(values: absl_flags.FlagValues, _: list[str]) -> int:
+def start(values: flags.FlagValues, _: list[str]) -> int:
     """Watches as the flags say."""
     if not values.model_dir:
         raise UserError("--model_dir must name the run to evaluate, such as --model_dir=runs/digits")
@@ -65,7 +65,7 @@ def start(values: absl_flags.FlagValues, _: list[str]) -> int:
 class Watcher:
     """Follows one run. clock: seconds; sleep: waits so many."""
 
-    def __init__(self, values: absl_flags.FlagValues, clock=time.monotonic, sleep=time.sleep):
+    def __init__(self, values: flags.FlagValues, clock=time.monotonic, sleep=time.sleep):
         self.flags, self.clock, self.sleep = values, clock, sleep
         self.folder = place(values.model_dir, "checkpoints")
         self.evaluation, self.announced = None, values.run_once

@@ -25,31 +25,31 @@ import shutil
 import sys
 import tempfile
 
-from absl import flags as absl_flags
+from absl import flags
 
-from input_pipeline import bucket
-from trainer import files, flags, restored
+from input_pipeline import bucket, command_line
+from input_pipeline.rules import shown
+from trainer import files, restored
 from trainer.config import UserError
 from trainer.places import Address, place
-from trainer.rules import shown
 
 LAST = "saved_model.pb"  # what makes a folder a SavedModel
 
 
-def define() -> absl_flags.FlagValues:
+def define() -> flags.FlagValues:
     """This command's flags."""
-    values = absl_flags.FlagValues()
+    values = flags.FlagValues()
     restored.define(values)
-    absl_flags.DEFINE_string("output", None, "the folder to write, which must not exist", flag_values=values)
+    flags.DEFINE_string("output", None, "the folder to write, which must not exist", flag_values=values)
     return values
 
 
 def main(argv: list[str]) -> int:
     """Exports as `argv` says. Returns the exit code: 0 or 2."""
-    return flags.command(argv, define(), export, name="export", doc=__doc__)
+    return command_line.run(argv, define(), export, name="export", doc=__doc__)
 
 
-def export(values: absl_flags.FlagValues, _: list[str]) -> int:
+def export(values: flags.FlagValues, _: list[str]) -> int:
     """Exports as the flags say."""
     output = check_output(values.output)
     found = restored.find(values.model_dir, values.step)

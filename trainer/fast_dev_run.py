@@ -17,10 +17,10 @@ import tempfile
 import threading
 import time
 
+from input_pipeline.rules import shown, text_of
 from trainer import files, resolve, restored, signals
 from trainer.config import UserError
 from trainer.places import place
-from trainer.rules import shown, text_of
 
 TRAIN = ("--nofast_dev_run", "--nodownload", "--train_epochs=0", "--early_stop_evals=0", "--summary_steps=1",
          "--histogram_steps=1", "--checkpoint_steps=1", "--progress=none")

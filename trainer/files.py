@@ -19,10 +19,10 @@ import stat
 import time
 
 from input_pipeline import bucket
+from input_pipeline.rules import UserError, shown
 from trainer import lease
 from trainer.lease import Held
 from trainer.places import Address, place
-from trainer.rules import UserError, shown
 
 LARGEST_BYTES = 1 << 20  # of a small file
 PATIENCE_SECS = 3  # for a lock whose holder is just ending

@@ -22,8 +22,8 @@ import threading
 import time
 
 from input_pipeline import bucket
+from input_pipeline.rules import UserError
 from trainer.places import Address
-from trainer.rules import UserError
 
 RENEW_SECS = 10
 LEASE_SECS = 45

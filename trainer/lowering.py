@@ -18,9 +18,9 @@ import os
 import pathlib
 import sys
 
+from input_pipeline.rules import shown
 from trainer import checks, flags, resolve
 from trainer.config import UserError
-from trainer.rules import shown
 
 FORMS = {"step": ("gradients", "update"), "summaries": ("gradients_summaries", "update_summaries")}
 RESULT = "lowering.json"

@@ -12,13 +12,13 @@ import contextlib
 import os
 import sys
 
-from input_pipeline import bucket
+from input_pipeline import bucket, command_line
 from trainer import config, flags, quiet, resolve, transfer
 
 
 def main(argv: list[str]) -> int:
     """Trains as `argv` says. Returns the exit code: 0, 2, 3, 130 or 143."""
-    if any(argument in flags.HELP for argument in argv[1:]):
+    if any(argument in command_line.HELP for argument in argv[1:]):
         print(flags.help_text())
         return 0
     try:

@@ -22,19 +22,19 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
-from absl import flags as absl_flags
+from absl import flags
 
-from input_pipeline import series
-from trainer import flags, image_files, restored
+from input_pipeline import command_line, series
+from input_pipeline.rules import one_line
+from trainer import image_files, restored
 from trainer.config import UserError
-from trainer.rules import one_line
 
 BATCH_SIZE = 64  # files in memory at a time
 
 
-def define() -> absl_flags.FlagValues:
+def define() -> flags.FlagValues:
     """This command's flags."""
-    values = absl_flags.FlagValues()
+    values = flags.FlagValues()
     values.set_gnu_getopt(True)  # flags may follow the files
     restored.define(values)
     return values
@@ -42,10 +42,10 @@ def define() -> absl_flags.FlagValues:
 
 def main(argv: list[str]) -> int:
     """Predicts as `argv` says. Returns the exit code: 0, or 2 if the command or a file was wrong."""
-    return flags.command(argv, define(), start, name="predict", doc=__doc__, arguments=True)
+    return command_line.run(argv, define(), start, name="predict", doc=__doc__, arguments=True)
 
 
-def start(values: absl_flags.FlagValues, files: list[str]) -> int:
+def start(values: flags.FlagValues, files: list[str]) -> int:
     """Predicts `files` as the flags say."""
     if not files:
         raise UserError("no FILE is given; name the files to predict, such as 7.png")

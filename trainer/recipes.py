@@ -6,8 +6,8 @@ Times are of 2 CPU cores with AVX512_BF16, shared with other work. CIFAR-10 is t
 """
 import dataclasses
 
+from input_pipeline.rules import shown, suggestion
 from trainer.config import Config, UserError
-from trainer.rules import shown, suggestion
 
 CIFAR10_PIXELS = "normalize:120.7:64.2"  # mean and standard deviation of the training set
 

@@ -8,10 +8,10 @@ threads, the data's place); any other value must be the recorded one.
 """
 import json
 
+from input_pipeline.rules import shown
 from trainer import files, manifest
 from trainer.config import FIELDS, TRANSIENT, Config, UserError, may_change, rule
 from trainer.places import place
-from trainer.rules import shown
 
 # Options that a run resolves, and the values that leave them to the run: on resume these are no opinion.
 RESOLVED = {"train_steps": (0,), "decay_steps": ((), (0,)), "precision": ("auto",), "classes": (0,),

@@ -9,8 +9,8 @@ import contextlib
 import socket
 import time
 
+from input_pipeline.rules import NotYet, UserError
 from trainer.devices import Plan, host_and_port
-from trainer.rules import NotYet, UserError
 
 AGAIN_SECS = 0.2
 TRY_SECS = 2  # for one connection

@@ -11,12 +11,12 @@ import pathlib
 import re
 
 from input_pipeline import bucket, datasets
+from input_pipeline.rules import LARGEST_INTEGER, shown
 from models import registry
 from trainer import checks, devices, files, manifest, names, recipes, transfer
 from trainer.config import FIELDS, Config, UserError, data_options
 from trainer.places import place
 from trainer.recorded import check_absent, merge, read_recorded
-from trainer.rules import LARGEST_INTEGER, shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,14 @@ import pathlib
 import sys
 import typing
 
-from absl import flags as absl_flags
+from absl import flags
 
 from input_pipeline import datasets
+from input_pipeline.rules import shown
 from trainer import devices, files, manifest, quiet, watch
 from trainer.config import Config, UserError
 from trainer.places import place
 from trainer.recorded import read_recorded
-from trainer.rules import shown
 
 if typing.TYPE_CHECKING:
     import keras
@@ -67,11 +67,11 @@ class Restored:
         return f"step {self.found.step} of {shown(self.found.config.model_dir)}, {kind} weights"
 
 
-def define(values: absl_flags.FlagValues) -> None:
+def define(values: flags.FlagValues) -> None:
     """The flags that say which checkpoint."""
-    absl_flags.DEFINE_string("model_dir", None, "the run that made the checkpoint", flag_values=values)
-    absl_flags.DEFINE_string("step", None, "the checkpoint: its step, best (of the evaluations) or latest "
-                             "(default: best if there was an evaluation, else latest)", flag_values=values)
+    flags.DEFINE_string("model_dir", None, "the run that made the checkpoint", flag_values=values)
+    flags.DEFINE_string("step", None, "the checkpoint: its step, best (of the evaluations) or latest "
+                        "(default: best if there was an evaluation, else latest)", flag_values=values)
 
 
 def find(model_dir: str | None, step: str | None = None) -> Found:

@@ -22,9 +22,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from input_pipeline.rules import NotYet, shown
 from trainer.config import UserError
 from trainer.devices import host_and_port
-from trainer.rules import NotYet, shown
 
 WAIT_SECS, POLL_SECS = 1200.0, 15.0
 ANSWER_SECS = 60.0  # of the API, for one question

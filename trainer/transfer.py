@@ -17,9 +17,9 @@ import sys
 import typing
 
 from input_pipeline import bucket, storage
+from input_pipeline.rules import shown
 from trainer import files
 from trainer.config import Config, UserError
-from trainer.rules import shown
 
 if typing.TYPE_CHECKING:
     import keras

@@ -25,10 +25,10 @@ import time
 import traceback
 from collections.abc import Callable
 
+from input_pipeline.rules import NotYet, UserError, one_line
 from trainer import rendezvous
 from trainer.devices import Plan, host_and_port
 from trainer.heartbeat import PART_BITS, TOKEN_PARTS, Chief, Links, Member
-from trainer.rules import NotYet, UserError, one_line
 from trainer.whereabouts import RANK, Position, Seen, building
 
 HUNG = NotYet.exit_code

@@ -24,9 +24,9 @@ import shutil
 import threading
 import time
 
+from input_pipeline.rules import UserError
 from trainer import files
 from trainer.growing import growing
-from trainer.rules import UserError
 
 LONGEST_LINE = 1 << 20  # bytes
 LARGEST_READ = 1 << 28  # of a file that read() takes into memory

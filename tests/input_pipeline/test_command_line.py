@@ -6,13 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from input_pipeline import command_line
+from input_pipeline.rules import UserError
 
 
 def defined() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string("output", None, "the folder to write " * 9, flag_values=values)
     flags.DEFINE_bool("skip", False, "leave out", flag_values=values)
-    command_line.whole_number(values, "size", 100, "of a part", at_least=1, at_most=1000)
+    flags.DEFINE_integer("size", 100, "of a part", lower_bound=1, upper_bound=1000, flag_values=values)
+    flags.DEFINE_enum("kind", "whole", ["whole", "part"], "which", flag_values=values)
     return values
 
 
@@ -33,7 +35,9 @@ def test_flags_are_read_and_have_their_defaults():
     (["--siz=3"], "--siz=3 is not a flag; did you mean --size?"), (["--undefok=x"], "--undefok is not taken"),
     (["--" + "x" * 5000], "is not a flag; see --help"), (["--size"], "--size needs a value; write --size=VALUE"),
     (["--noskip=1"], "--noskip=1 must be written --noskip, without a value"), (["x"], "'x' is not a flag"),
-    (["--flagfile=/nowhere"], "No such file or directory"), (["--skip=maybe"], "--skip=maybe"),
+    (["--flagfile=/nowhere"], "No such file or directory"), (["--skip=maybe"], "--skip=maybe must be true or false"),
+    (["--size=1_0"], "--size=1_0 must be a whole number written as an integer, such as 100"),
+    (["--kind=hole"], "--kind=hole must be one of whole, part; did you mean whole?"),
 ])
 def test_a_mistake_is_one_line(arguments, words):
     with pytest.raises(ValueError) as error:
@@ -47,12 +51,12 @@ def test_a_mistake_is_one_line(arguments, words):
 def test_anything_is_read_or_a_value_error_of_one_line(arguments):
     try:
         read(*arguments)
-    except ValueError as error:
-        assert len(command_line.one_line(str(error)).splitlines()) == 1
-        assert command_line.one_line(str(error)).isprintable()
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1 and str(error).isprintable()
 
 
 def test_help_shows_every_flag_with_its_default_in_short_lines():
     text = command_line.help_text(defined())
-    assert "  --size=100 " in text and "  --skip " in text and "  --output " in text
+    assert "  --size=100 " in text and "  --skip=false " in text and "  --output " in text and "undefok" not in text
+    assert "  --kind=whole                which: whole, part" in text.splitlines()
     assert max(map(len, text.splitlines())) <= 100

@@ -56,10 +56,10 @@ def run(*arguments: str, **environment: str):
     (["--dataset=cifar10", "--from=.", "--output=D"], "cifar10: no file ./cifar-10-batches-bin/data_batch_1.bin"),
     (["--dataset=image_folder", "--from=.", "--output=D"], "has no images"),
     (["--dataset=x\x1b[2J", "--from=.", "--output=D"], "--dataset=x\\x1b[2J cannot be converted"),
-    *((["--dataset=flowers", "--from=.", "--output=D", f"--{name}={value}"],
-       f"--{name}={value} must be a whole number of {rule}") for name, rule in
-      (("image_size", "0 to 4096, such as 224"), ("shard_mb", "1 to 100000, such as 100"))
-      for value in ("x", "-1", "1.5", "0x10", "1_0", "", "100001", "9" * 30)),
+    *((["--dataset=flowers", "--from=.", "--output=D", f"--{name}={value}"], f"--{name}={value} must be {rule}, such as {usual}")
+      for name, least, most, usual in (("image_size", 0, 4096, 10), ("shard_mb", 1, 100_000, 100))
+      for value, rule in {**dict.fromkeys(("x", "1.5", "0x10", "1_0", ""), "a whole number written as an integer"),
+                          "-1": f"at least {least}", **dict.fromkeys(("100001", "9" * 30), f"at most {most}")}.items()),
 ])
 def test_a_wrong_flag_is_code_2_and_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -88,7 +88,7 @@ def test_help_names_the_flags_and_the_exit_codes():
     assert (code, err) == (0, "")
     assert all(text in out for text in ("--dataset=cifar10 --output=data", "--from=photos --output=photos-192",
                                         "  --dataset ", "  --output ", "  --from ", "  --image_size=0 ",
-                                        "  --shard_mb=100 ", "  --skip_broken ", "Exit codes: 0"))
+                                        "  --shard_mb=100 ", "  --skip_broken=false ", "Exit codes: 0"))
 
 
 @pytest.mark.parametrize("dataset", ["digits", "synthetic"])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, strategies
 
 import runs
+from input_pipeline.rules import UserError
 from launch import cluster
-from trainer.rules import UserError
 
 SLURM = {"SLURM_JOB_ID": "17", "SLURM_PROCID": "2", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_TASKS_PER_NODE": "2,1"}
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 import runs
+from input_pipeline.rules import UserError
 from launch import cluster, kubernetes, manifest, spec
-from trainer.rules import UserError
 
 IMAGE = "--image=registry.example.org/lockstep:1"
 GCS = ("--", "--model_dir=gs://b/m")

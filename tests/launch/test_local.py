@@ -9,8 +9,8 @@ import pytest
 
 import gangs
 import runs
+from input_pipeline.rules import UserError
 from launch import local, namespace, spec
-from trainer.rules import UserError
 
 
 def job(*argv: str) -> local.LocalJob:

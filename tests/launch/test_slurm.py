@@ -14,8 +14,8 @@ import pytest
 
 import runs
 import slurm_cluster
+from input_pipeline.rules import UserError
 from launch import slurm, spec
-from trainer.rules import UserError
 
 
 def job(*argv: str) -> slurm.SlurmJob:

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 import runs
+from input_pipeline.rules import UserError
 from launch import spec
 from launch.local import LocalJob
-from trainer.rules import UserError
 
 
 def job(*argv: str) -> LocalJob:

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import runs
+from input_pipeline.rules import UserError
 from launch import cluster, tpu_server
-from trainer.rules import UserError
 
 GKE = {"TPU_WORKER_ID": "2", "TPU_WORKER_HOSTNAMES": "m-tpu-0-0.m,m-tpu-0-1.m,m-tpu-0-2.m,m-tpu-0-3.m"}
 DRIVER = """

@@ -11,8 +11,8 @@ import subprocess
 import pytest
 
 import runs
+from input_pipeline.rules import UserError
 from launch import spec, tpu_vm
-from trainer.rules import UserError
 
 FLAGS = ("--zone=us-central2-b", "--accelerator_type=v4-8")
 STUB = """#!{python}

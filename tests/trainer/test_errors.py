@@ -13,8 +13,9 @@ import time
 import pytest
 from wrong_commands import ENVIRONMENT, ROOT, UNSET, check, each, run, wrong
 
+from input_pipeline import command_line
+from input_pipeline.rules import text_of
 from trainer import flags, recipes
-from trainer.rules import text_of
 
 LONG = "x" * 100_000
 
@@ -152,7 +153,7 @@ def test_help_names_every_flag_with_its_default_on_lines_of_100_characters(tmp_p
 
 
 def test_help_beside_a_wrong_flag_is_help():
-    assert all(word.startswith("-") for word in flags.HELP)
+    assert all(word.startswith("-") for word in command_line.HELP)
     done = subprocess.run([sys.executable, "-m", "trainer.main", "--seed=-1", "--help"], cwd=ROOT,
                           capture_output=True,
                           text=True, timeout=60)

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from wrong_commands import alone
 
+from input_pipeline.rules import text_of
 from trainer import flags, resolve
 from trainer.config import FIELDS, TRANSIENT, UserError, rule
 from trainer.recipes import RECIPES
-from trainer.rules import text_of
 
 EXAMPLES = settings(derandomize=True, database=None, deadline=None, max_examples=300,
                     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -10,9 +10,9 @@ of a huge crop not caught.
 import pytest
 from wrong_commands import check, each, run, wrong
 
+from input_pipeline.rules import Rule, listed, one_line, shown, text_of
 from trainer import flags
 from trainer.config import FIELDS, UserError, rule
-from trainer.rules import Rule, listed, one_line, shown, text_of
 
 KINDS = (bool, int, float, str, "path", "ints")
 NAMES = {kind: [name for name in FIELDS if rule(name).kind == kind] for kind in KINDS}

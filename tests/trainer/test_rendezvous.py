@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from input_pipeline.rules import UserError
 from launch import cluster
 from trainer import devices, rendezvous
-from trainer.rules import UserError
 
 
 def plan(addresses, worker: int) -> devices.Plan:

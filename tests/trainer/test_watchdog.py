@@ -8,8 +8,8 @@ import math
 
 import pytest
 
+from input_pipeline.rules import UserError
 from trainer import devices, watchdog
-from trainer.rules import UserError
 from trainer.watchdog import Position, Watchdog
 
 

@@ -1,7 +1,7 @@
 """What an option's text and value must be, and how an error says so: one line, with the flag, its value, the rule and
 a fix.
 
-Plain Python, shared by the trainer's options (trainer.config) and the flags of the other commands (trainer.flags).
+Plain Python, shared by the trainer's options (trainer.config) and the flags of every command (command_line).
 
     rule = Rule(kind=int, at_least=1, default=10)
     rule.parse("20")        # 20

@@ -35,8 +35,8 @@ from input_pipeline.sources import SlowSource, Source
 # input behind its training step on two cores; more threads take time from the step.
 THREADS = 1
 # Threads for each core where examples are files: they wait for disks. Of 4 GiB of photos in shards, not yet in memory, two
-# cores decoded 0.8 of what they did in memory with one thread each, 0.96 with four.
-SLOW_THREADS = 4
+# cores decoded 0.8 of what they did in memory with one thread each, 0.96 with four. In all no more than 64: workers share a machine.
+SLOW_THREADS, MOST_SLOW_THREADS = 4, 64
 PREFETCH_STEPS = 4
 CACHED_BYTES = 1 << 28  # of an evaluation's input, up to which it is kept from one pass to the next
 # What `next` raises where an example cannot be read: damaged, gone, or not to be opened.
@@ -59,7 +59,7 @@ def training(source: Source, augmentation: Augmentation, *, seed: int, batch_siz
 
     `batch_size` is the global one and a multiple of `replicas`. Elements: see the module; all shapes are
     static. `threads` compute them, up to `prefetch_steps` steps ahead; None: THREADS, or for a SlowSource SLOW_THREADS
-    for each core of this machine.
+    for each core of this machine, up to MOST_SLOW_THREADS, and at least one for each core.
     """
     rows = _rows(batch_size, replicas, local_replicas, first_local_replica)
     if augmentation.mixes and len(rows) % 2:
@@ -149,7 +149,8 @@ def _replica_batches(source: Source, steps: tf.data.Dataset, wanted: Callable, a
     """
     slow = isinstance(source, SlowSource)
     if threads is None:
-        threads = SLOW_THREADS * len(os.sched_getaffinity(0)) if slow else THREADS
+        cores = len(os.sched_getaffinity(0))
+        threads = max(cores, min(SLOW_THREADS * cores, MOST_SLOW_THREADS)) if slow else THREADS
 
     # AutoGraph would rewrite all that is called from here, which takes seconds and finds nothing to do.
     @tf.autograph.experimental.do_not_convert

@@ -35,7 +35,8 @@ from input_pipeline.sources import SlowSource, Source
 # input behind its training step on two cores; more threads take time from the step.
 THREADS = 1
 # Threads for each core where examples are files: they wait for disks. Of 4 GiB of photos in shards, not yet in memory, two
-# cores decoded 0.8 of what they did in memory with one thread each, 0.96 with four. In all no more than 64: workers share a machine.
+# cores decoded 0.8 of what they did in memory with one thread each, 0.96 with four. No more than 64 in all: workers may
+# share a machine.
 SLOW_THREADS, MOST_SLOW_THREADS = 4, 64
 PREFETCH_STEPS = 4
 CACHED_BYTES = 1 << 28  # of an evaluation's input, up to which it is kept from one pass to the next

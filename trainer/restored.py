@@ -214,7 +214,7 @@ def _read_info(model_dir: str) -> datasets.Info:
                 raise ValueError(f"{name} is {sizes}")
         if not (classes or target) or not all(isinstance(name, str) for name in classes):
             raise ValueError(f"classes is {classes}")
-        examples = {f"{split}_examples": count for split, count in data["examples"].items()}
+        examples = {"test_examples": 0, **{f"{split}_examples": count for split, count in data["examples"].items()}}
         return datasets.Info(name=data["name"], input_shape=shape, target_shape=target, classes=classes,
                              splits=tuple(data["examples"]), **examples)
     except (ValueError, KeyError, TypeError, OSError) as error:

@@ -140,3 +140,11 @@ def test_the_averages_stand_in_for_the_weights_that_have_one(tmp_path):
     without = restored.weights(tmp_path, 2)
     assert list(without) == ["raw"]
     assert without["raw"] == kinds["raw"] == {"norm/gamma": [1], "norm/moving_mean": [2]}
+
+
+def test_a_data_set_without_images_for_tests_is_described(tmp_path):
+    """Mutation: each split must have been recorded."""
+    facts = {"name": "image_folder", "input_shape": [8, 8, 3], "classes": ["a", "b"], "examples": {"train": 24}}
+    (tmp_path / "config.json").write_text(json.dumps({"data": facts}))
+    info = restored._read_info(str(tmp_path))
+    assert (info.splits, info.train_examples, info.test_examples) == (("train",), 24, 0)

@@ -8,6 +8,7 @@ threads, the data's place); any other value must be the recorded one.
 """
 import json
 
+from input_pipeline.datasets import Info
 from input_pipeline.rules import shown
 from trainer import files, manifest
 from trainer.config import FIELDS, TRANSIENT, Config, UserError, may_change, rule
@@ -65,6 +66,24 @@ def check_absent(model_dir: str) -> None:
     if folder.is_dir() and manifest.published(folder):
         raise UserError(f"--model_dir={shown(model_dir)} has checkpoints, but no config.json; "
                         "restore it, or give another")
+
+
+def check_data(model_dir: str, info: Info) -> None:
+    """UserError where the run's data were others than `info` describes: labels and order would not be the same."""
+    data = files.read_json(place(model_dir, "config.json")).get("data")
+    try:
+        classes, examples = tuple(data["classes"]), data["examples"]["train"]
+    except (KeyError, TypeError):  # none, as of an older version
+        return
+    fix = "give back its data, or start another run, with --init_from for its weights"
+    if info.classes and classes != info.classes:
+        before, now = (tuple(name for name in one if name not in other) or one
+                       for one, other in ((classes, info.classes), (info.classes, classes)))
+        raise UserError(f"the run in {shown(model_dir)} has {len(classes)} classes, with {shown(before)}, and the data there are "
+                        f"now {len(info.classes)}, with {shown(now)}; {fix}")
+    if info.train_examples and examples != info.train_examples:
+        raise UserError(f"the run in {shown(model_dir)} has {shown(examples)} training examples, and the data there are now "
+                        f"{info.train_examples}; {fix}")
 
 
 def merge(recorded: dict, given: dict, model_dir: str) -> Config:

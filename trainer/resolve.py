@@ -16,7 +16,7 @@ from models import registry
 from trainer import checks, devices, files, manifest, names, recipes, transfer
 from trainer.config import FIELDS, Config, UserError, data_options
 from trainer.places import place
-from trainer.recorded import check_absent, merge, read_recorded
+from trainer.recorded import check_absent, check_data, merge, read_recorded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,8 @@ def resolve(given: dict) -> Run:
         told = [name for name in given if FIELDS[name].metadata["group"] == FIELDS["num_gpus"].metadata["group"]]
         raise UserError(f"{error} (as {shown(model_dir)}/config.json says)") if recorded and not told else error
     info = _describe(config)
+    if recorded and has_checkpoint(model_dir):
+        check_data(model_dir, info)
     config = _durations(config, given, info, fresh=recorded is None)
     return Run(config=_last_checks(config, given, info, plan), info=info, plan=plan, recorded=recorded)
 

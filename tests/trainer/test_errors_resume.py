@@ -10,8 +10,9 @@ import json
 import pytest
 from wrong_commands import alone, check, each, run, wrong
 
+from input_pipeline.datasets import Info
 from trainer import flags, recorded, resolve
-from trainer.config import FIELDS, TRANSIENT, may_change
+from trainer.config import FIELDS, TRANSIENT, UserError, may_change
 from trainer.recipes import RECIPES
 
 # What the rows below rely on, whatever becomes of the recipe.
@@ -201,3 +202,21 @@ def test_only_what_one_command_does_is_not_recorded_and_every_list_of_names_is_o
     assert {*TRANSIENT, *recorded.NEEDED, *recorded.RESOLVED} <= set(FIELDS)
     assert all(may_change(name) for name in TRANSIENT)
     assert not any(may_change(name) for name in recorded.NEEDED if name != "train_steps")
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({}, ""), ({"test_examples": 3}, ""), ({"classes": (), "train_examples": 0}, ""),  # not there yet: --download
+    ({"classes": ("a", "c")}, "has 2 classes, with b, and the data there are now 2, with c"),
+    ({"classes": ("a", "b", "c")}, "has 2 classes, with a,b, and the data there are now 3, with c"),
+    ({"classes": ("b", "a")}, "has 2 classes, with a,b, and the data there are now 2, with b,a"),
+    ({"train_examples": 25}, "has 24 training examples, and the data there are now 25"),
+])
+def test_a_run_does_not_go_on_with_other_data(tmp_path, changes, says):
+    """Mutations: the classes, or the number of examples, are not looked at."""
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"classes": ["a", "b"], "examples": {"train": 24, "test": 2}}}))
+    info = Info(**{"name": "image_folder", "input_shape": (8, 8, 3), "classes": ("a", "b"), "train_examples": 24,
+                   "test_examples": 2, **changes})
+    if not says:
+        return recorded.check_data(str(tmp_path), info)
+    with pytest.raises(UserError, match=f"{says}; give back its data, or start another run"):
+        recorded.check_data(str(tmp_path), info)

@@ -20,6 +20,7 @@ from input_pipeline import command_line, datasets
 from trainer import files, manifest, resolve, restored, watch
 from trainer.config import UserError, data_options
 from trainer.places import place
+from trainer.recorded import check_data
 from trainer.writers import duration
 
 SPLITS = ("test", "validation", "train")
@@ -119,6 +120,7 @@ class Watcher:
                 self.flags.split = info.reported_split
                 print(f"evaluator: the data has no test examples: split {self.flags.split}", flush=True)
             datasets.check_split(info, self.flags.split)
+            check_data(self.flags.model_dir, info, trains=False)
         except (ValueError, OSError) as error:
             raise UserError(f"--data_dir={config.data_dir}: {error}") from None
         return config, info

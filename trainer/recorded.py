@@ -68,20 +68,22 @@ def check_absent(model_dir: str) -> None:
                         "restore it, or give another")
 
 
-def check_data(model_dir: str, info: Info) -> None:
-    """UserError where the run's data were others than `info` describes: labels and order would not be the same."""
+def check_data(model_dir: str, info: Info, *, trains: bool = True) -> None:
+    """UserError where the run's data were others than `info` describes: labels would not be the same, nor, of a run that
+    trains on, the order."""
     data = files.read_json(place(model_dir, "config.json")).get("data")
     try:
         classes, examples = tuple(data["classes"]), data["examples"]["train"]
     except (KeyError, TypeError):  # none, as of an older version
         return
-    fix = "give back its data, or start another run, with --init_from for its weights"
+    fix = ("give back its data, or start another run, with --init_from for its weights" if trains
+           else "give --data_dir with its own")
     if info.classes and classes != info.classes:
         before, now = (tuple(name for name in one if name not in other) or one
                        for one, other in ((classes, info.classes), (info.classes, classes)))
-        raise UserError(f"the run in {shown(model_dir)} has {len(classes)} classes, with {shown(before)}, and the data there are "
-                        f"now {len(info.classes)}, with {shown(now)}; {fix}")
-    if info.train_examples and examples != info.train_examples:
+        raise UserError(f"the run in {shown(model_dir)} has {len(classes)} classes, with {shown(before)}, and the data there "
+                        f"are now {len(info.classes)}, with {shown(now)}; {fix}")
+    if trains and info.train_examples and examples != info.train_examples:
         raise UserError(f"the run in {shown(model_dir)} has {shown(examples)} training examples, and the data there are now "
                         f"{info.train_examples}; {fix}")
 

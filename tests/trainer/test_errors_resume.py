@@ -4,6 +4,7 @@ Mutations, each of which turned tests here red: a recorded value taken over with
 --learning_rate; the default of --precision held against the record; --init_from looked for although the run goes on;
 defaults for options that cannot change; a run without config.json begun afresh; RecursionError not caught.
 """
+import contextlib
 import dataclasses
 import json
 
@@ -216,6 +217,11 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, changes, says):
     (tmp_path / "config.json").write_text(json.dumps({"data": {"classes": ["a", "b"], "examples": {"train": 24, "test": 2}}}))
     info = Info(**{"name": "image_folder", "input_shape": (8, 8, 3), "classes": ("a", "b"), "train_examples": 24,
                    "test_examples": 2, **changes})
+    if info.classes == ("a", "b"):  # to be evaluated on
+        recorded.check_data(str(tmp_path), info, trains=False)
+    else:
+        with pytest.raises(UserError, match="give --data_dir with its own") if says else contextlib.nullcontext():
+            recorded.check_data(str(tmp_path), info, trains=False)
     if not says:
         return recorded.check_data(str(tmp_path), info)
     with pytest.raises(UserError, match=f"{says}; give back its data, or start another run"):

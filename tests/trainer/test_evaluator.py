@@ -28,6 +28,7 @@ def watcher(tmp_path, monkeypatch):
     """A Watcher whose evaluation tells the one weight of a checkpoint, and whose clock moves when it sleeps."""
     monkeypatch.setattr(evaluator.resolve, "read_recorded", lambda model_dir: {"train_steps": 100, "data_dir": ""})
     monkeypatch.setattr(watch, "read_recorded", lambda model_dir: {"train_steps": 100, "data_dir": ""})
+    monkeypatch.setattr(evaluator, "check_data", lambda *_, **__: None)
     values = evaluator.define()
     values(["evaluator", f"--model_dir={tmp_path}", "--poll_secs=5"])
     now = [0.0]

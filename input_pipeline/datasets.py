@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from input_pipeline.sources import Source
 
 SPLITS = ("train", "validation", "test")
+# What folders and shards may call them, in any case.
+SPLIT_WORDS = {"train": "train", "training": "train", "validation": "validation", "val": "validation",
+               "valid": "validation", "dev": "validation", "test": "test", "testing": "test", "eval": "test"}
 
 
 @dataclass(frozen=True, kw_only=True)

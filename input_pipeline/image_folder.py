@@ -2,8 +2,8 @@
 
 `--data_dir` has a sub-folder of images for each class. Which split an image belongs to is drawn from its name (80 %
 train, 10 % validation, 10 % test): the sha256 of "class/file", so that new files move no others, and every machine
-agrees. Where the sub-folders are called train, validation (or val) and test, these are the splits, and the class
-folders lie in them.
+agrees. Where the sub-folders are called train, validation and test (or another of `datasets.SPLIT_WORDS`, in any case),
+these are the splits, and the class folders lie in them.
 
     listing = image_folder.listing("/photos")          # names and labels of all; nothing is opened
     listing.names[listing.split == 0]                  # bytes [n], "daisy/1.jpg", those of SPLITS[0], "train"
@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from input_pipeline import images, storage
-from input_pipeline.datasets import SPLITS, Info, check_split
+from input_pipeline.datasets import SPLIT_WORDS, SPLITS, Info, check_split
 
 if TYPE_CHECKING:
     from input_pipeline.sources import Files
 
 IMAGE_SIZE = 224
 MAX_IMAGE_SIZE = 4096
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 SHOWN = 3  # entries that a note names
 _ENDINGS = tuple(os.fsencode(ending) for ending in images.ENDINGS)
 # Of ten parts by the hash: the place in SPLITS.
@@ -109,11 +108,8 @@ def listing(folder: str) -> Listing:
     if not storage.is_folder(root):
         raise ValueError(f"{folder!r} is no folder; give the one that holds a folder of images for each class")
     scan = _Scan(root)
-    tops = scan.folders(b"")
-    if b"train" in tops and all(os.fsdecode(name) in SPLIT_FOLDERS for name in tops):
-        classes, parts = _split_folders(root, tops, scan)
-    else:
-        classes, parts = _class_folders(b"", scan)
+    tops = _tops(root, scan)
+    classes, parts = _split_folders(root, tops, scan) if tops else _class_folders(b"", scan)
     lengths = [len(part) for part in parts]
     if not any(lengths):
         raise ValueError(f"{folder!r} has no images; it must hold a folder for each class, with files that end in "
@@ -159,19 +155,34 @@ def _class_folders(below: bytes, scan: _Scan) -> tuple[tuple[str, ...], list[_Pa
             [_Part(label, names, _drawn(names)) for label, (_, names) in enumerate(found)])
 
 
-def _split_folders(root: str, tops: list[bytes], scan: _Scan) -> tuple[tuple[str, ...], list[_Part]]:
-    """The classes in the folder `train`, and the images of all splits. ValueError where others have other classes."""
-    if b"val" in tops and b"validation" in tops:
-        raise ValueError(f"{root!r} has folders val and validation, which mean the same; rename one")
-    classes, parts = _class_folders(b"train", scan)
+def _tops(root: str, scan: _Scan) -> dict[str, bytes]:
+    """The folder of each split; none where the folders are classes. ValueError: two of them mean the same."""
+    splits = {name: SPLIT_WORDS.get(os.fsdecode(name).lower()) for name in scan.folders(b"")}
+    tops = {split: name for name, split in splits.items() if split}
+    if "train" not in tops or None in splits.values() and not scan.has_folders_alone(tops["train"]):  # a class may be called so
+        return {}
+    for name, split in splits.items():
+        if not split:
+            scan.leave(name, "beside the splits' folders")
+        elif tops[split] != name:
+            raise ValueError(f"{root!r} has folders {os.fsdecode(name)} and {os.fsdecode(tops[split])}, which mean the same; "
+                             "rename one")
+    return tops
+
+
+def _split_folders(root: str, tops: dict[str, bytes], scan: _Scan) -> tuple[tuple[str, ...], list[_Part]]:
+    """The classes in the folder of training images, and the images of all splits. ValueError where others have other
+    classes."""
+    classes, parts = _class_folders(tops["train"], scan)
     parts = [_Part(part.label, part.names, np.zeros(len(part), np.uint8)) for part in parts]
-    for top in sorted(set(tops) - {b"train"}):
-        theirs, more = _class_folders(top, scan)
+    for split in sorted(set(tops) - {"train"}, key=tops.get):
+        theirs, more = _class_folders(tops[split], scan)
         unknown = sorted(set(theirs) - set(classes))
         if unknown:
-            raise ValueError(f"{root!r} has images of class {unknown[0]!r} in {os.fsdecode(top)} and none in train; "
-                             "every class must be in train")
-        place = SPLITS.index(SPLIT_FOLDERS[os.fsdecode(top)])
+            train, top = os.fsdecode(tops["train"]), os.fsdecode(tops[split])
+            raise ValueError(f"{root!r} has images of class {unknown[0]!r} in {top} and none in {train}; every class must be "
+                             f"in {train}")
+        place = SPLITS.index(split)
         parts += [_Part(classes.index(theirs[part.label]), part.names, np.full(len(part), place, np.uint8))
                   for part in more]
     return classes, parts
@@ -196,7 +207,7 @@ class _Scan:
         folders, files = self._entries(below)
         for name in files:
             if name.lower().endswith(_ENDINGS):
-                self._leave(os.path.join(below, name), "in no class folder")
+                self.leave(os.path.join(below, name), "in no class folder")
         for name in folders:
             if not os.fsdecode(name).isprintable():
                 raise ValueError(f"{self._root + b'/' + name!r}: the name of a class must be printable; rename it")
@@ -206,15 +217,15 @@ class _Scan:
         """The images in the class folder `below`, paths below the root, sorted, as bytes [n]."""
         folders, files = self._entries(below)
         for name in folders:
-            self._leave(os.path.join(below, name), "a folder in a class folder")
+            self.leave(os.path.join(below, name), "a folder in a class folder")
         chosen = []
         for name in files:
             if name.lower().endswith(_ENDINGS):
                 chosen.append(below + b"/" + name)
             else:
-                self._leave(os.path.join(below, name), "no image by its name")
+                self.leave(os.path.join(below, name), "no image by its name")
         if not chosen:
-            self._leave(below, "a folder without images")
+            self.leave(below, "a folder without images")
         return np.array(chosen, np.bytes_)
 
     def notes(self) -> tuple[str, ...]:
@@ -225,7 +236,13 @@ class _Scan:
         more = len(self._left_out) - len(shown)
         return (f"{os.fsdecode(self._root)}: left out {', '.join(shown)}" + f" and {more} more" * bool(more),)
 
-    def _leave(self, name: bytes, why: str) -> None:
+    def has_folders_alone(self, below: bytes) -> bool:
+        """Whether the folder `below` has folders, and no images."""
+        folders, files = self._entries(below)
+        return bool(folders) and not any(name.lower().endswith(_ENDINGS) for name in files)
+
+    def leave(self, name: bytes, why: str) -> None:
+        """Takes note of what is left out."""
         self._left_out[name] = why
 
     def _entries(self, below: bytes) -> tuple[list[bytes], list[bytes]]:
@@ -239,11 +256,19 @@ class _Scan:
                 if entry.name.startswith(b"."):
                     continue
                 if entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._inside):
-                    self._leave(os.path.join(below, entry.name), "a link that leads out of the folder")
-                elif entry.is_dir():
-                    folders.append(entry.name)
-                elif entry.is_file():
-                    files.append(entry.name)
+                    self.leave(os.path.join(below, entry.name), "a link that leads out of the folder")
                 else:
-                    self._leave(os.path.join(below, entry.name), "no file")
+                    kind = _kind(entry)
+                    if kind is None:
+                        self.leave(os.path.join(below, entry.name), "no file")
+                    else:
+                        (folders if kind == "folder" else files).append(entry.name)
         return sorted(folders), sorted(files)
+
+
+def _kind(entry: os.DirEntry) -> str | None:
+    """"folder", "file", or None where it is neither."""
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else None
+    except OSError:  # a link to itself
+        return None

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from input_pipeline import description, examples, images, record_index, storage
-from input_pipeline.datasets import SPLITS
+from input_pipeline.datasets import SPLIT_WORDS, SPLITS
 from input_pipeline.progress import Progress
 
 CONVERTING = ".converting"  # at the end of the name of a folder that a conversion has not finished
@@ -37,8 +37,6 @@ IMAGE_FEATURES = ("image/encoded", "image")
 LABEL_FEATURES = ("image/class/label", "label", "class")
 LABEL_FILES = ("labels.txt", "label.labels.txt", "classes.txt")
 QUIET_SECONDS = 2.0       # work that takes longer shows how far it is
-_SPLIT_WORDS = {"train": "train", "training": "train", "validation": "validation", "val": "validation",
-                "valid": "validation", "dev": "validation", "test": "test", "testing": "test", "eval": "test"}
 _SHARD_NAME = re.compile(r".*(\.tfrec(ord)?s?(-\d+-of-\d+)?|-\d{5,}-of-\d{5,})", re.DOTALL)
 _PARTS = (0, 0, 0, 0, 0, 0, 0, 0, 1, 2)  # of ten parts by hash: the place in SPLITS
 
@@ -167,7 +165,7 @@ def _foreign(folder: str, names: list[str], progress: "_Patient") -> Shards:
 
 
 def _split_word(name: str, folder: str) -> str | None:
-    found = {_SPLIT_WORDS[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLIT_WORDS}
+    found = {SPLIT_WORDS[word] for word in re.findall("[a-z]+", name.lower()) if word in SPLIT_WORDS}
     if len(found) > 1:
         raise ValueError(f"{os.path.join(folder, name)!r}: its name says {' and '.join(sorted(found))}; rename it")
     return found.pop() if found else None

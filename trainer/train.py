@@ -64,7 +64,7 @@ def _run(run: Run, watchdog: Watchdog) -> int:
         workers.agree(strategy, run.plan, start, model_dir=config.model_dir)
         replicas, local = strategy.num_replicas_in_sync, run.plan.replicas // run.plan.workers
         short = run.plan.kind == "CPU" and capacity.warning(experiment.model, config, local_replicas=local, replicas=replicas)
-        for line in [*distribution.describe(strategy, config, run.plan), summaries.layer_table(experiment.model), how,
+        for line in [*run.info.notes, *distribution.describe(strategy, config, run.plan), summaries.layer_table(experiment.model), how,
                      *[short] * bool(short)]:
             console.message(line)
         if chief:

@@ -106,6 +106,24 @@ def test_other_folders_beside_them_make_them_classes(tmp_path):
     assert image_folder.listing(str(tmp_path)).classes == ("bus", "test", "train")
 
 
+@pytest.mark.parametrize("train, others", [("Train", ("Test", "VALID")), ("training", ("eval", "dev")), ("train", ())])
+def test_splits_by_other_usual_names_and_what_lies_beside_them(tmp_path, train, others):
+    """Mutation: the stray folder becomes the only class."""
+    write(tmp_path, *(name for top in (train, *others) for name in numbered(f"{top}/a", 3) + numbered(f"{top}/b", 2)),
+          *numbered("samples", 2))
+    found = image_folder.listing(str(tmp_path))
+    assert found.classes == ("a", "b")
+    assert np.bincount(found.split, minlength=3).tolist() == [5, 5 * bool(others), 5 * bool(others)]
+    assert found.notes == (f"{os.path.realpath(tmp_path)}: left out 'samples' (beside the splits' folders)",)
+
+
+def test_a_link_to_itself_is_left_out(tmp_path):
+    write(tmp_path, *numbered("a", 20))
+    (tmp_path / "a" / "loop.jpg").symlink_to("loop.jpg")
+    found = image_folder.listing(str(tmp_path))
+    assert len(found.names) == 20 and "'a/loop.jpg' (no file)" in found.notes[0]
+
+
 def test_without_train_they_are_classes(tmp_path):
     assert image_folder.listing(write(tmp_path, *numbered("val", 20), *numbered("test", 20))).classes == ("test", "val")
 

@@ -1,6 +1,6 @@
 """Time series from CSV files: windows of the past and what followed; and the data set `co2`.
 
-A file has a header line and then a line a month: the month as YYYY-MM or YYYY-MM-DD, the date as a number, the value.
+A file has a header line, or none, and then a line a month: the month as YYYY-MM or YYYY-MM-DD, the date as a number, the value.
 Columns are told by position, since NOAA's headers name fewer than there are. Months follow each other without a gap.
 `co2` is the monthly mean of carbon dioxide in parts per million that NOAA measures on Mauna Loa, or its global mean.
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import os
 import re
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ import numpy as np
 
 from input_pipeline import storage
 from input_pipeline.datasets import Info, check_split, missing
+from input_pipeline.rules import NUMBER
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -85,11 +87,15 @@ def read_csv(path: str) -> tuple[np.ndarray, np.ndarray]:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{path}: has more than {MAX_BYTES} bytes, the most that are read")
     lines = csv.reader(io.StringIO(content.decode("utf-8", errors="replace"), newline=""))
-    months, values = [], []
+    months, values, columns = [], [], 0
     try:
-        next(lines, None)  # the header
-        for row in lines:
+        header = next(lines, [])
+        first = [header] if header and _MONTH.fullmatch(header[0].strip()) else []  # there is no header
+        for row in itertools.chain(first, lines):
             if row:
+                columns = columns or len(row)
+                if len(row) != columns:  # as by a decimal comma
+                    raise ValueError(f"{','.join(row)[:80]!r} has {len(row)} columns, the line before it {columns}")
                 month, value = _parse(row)
                 if months and month != months[-1] + 1:
                     raise ValueError(f"{row[0]!r} does not follow the month before it")
@@ -105,12 +111,9 @@ def read_csv(path: str) -> tuple[np.ndarray, np.ndarray]:
 def _parse(row: list[str]) -> tuple[int, float]:
     """The month and the value of a line."""
     found = _MONTH.fullmatch(row[0].strip())
-    try:
-        value = float(row[2])
-    except (ValueError, IndexError):
-        found = None
-    if not found:
+    if not found or len(row) < 3 or not re.fullmatch(NUMBER, row[2].strip()):
         raise ValueError(f"{','.join(row)[:80]!r} is not {COLUMNS}")
+    value = float(row[2])
     if not 0 <= value <= 1e9:
         # NOAA writes -99.99 where it has no value; in the files that it publishes now it has none such.
         raise ValueError(f"the value {value!r} must be 0 to 1e9; if the month is missing, fill in an estimate")

@@ -91,10 +91,12 @@ def test_the_pipeline_carries_targets_and_no_labels(data_dir):
     ("1990-09,", "1990-13,", "is not month as YYYY-MM"),
     ("1990-09,", "\u0661\u0669\u0669\u0660-09,", "is not month as YYYY-MM"),
     (",23888,", ",-99.99,", "line 4: the value -99.99 must be 0 to 1e9; if the month is missing"),
-    (",23888,", ",nan,", "the value nan must be"),
+    (",23888,", ",nan,", "is not month as YYYY-MM"),
+    (",23888,", ",23_888,", "is not month as YYYY-MM"),
+    (",23888,", ",23,888,", "has 6 columns, the line before it 5"),
     (",23888,", ",1e400,", "the value inf must be"),
     (",23888,", ",much,", "is not month as YYYY-MM"),
-    ("1990-09,1990.667,23888,extra,-1", "1990-09,1990.667", "is not month as YYYY-MM"),
+    ("1990-09,1990.667,23888,extra,-1", "1990-09,1990.667", "has 2 columns, the line before it 5"),
 ])
 def test_a_wrong_line_is_refused_by_its_number(tmp_path, old, new, words):
     """Mutations: fill gaps; take nan."""
@@ -103,6 +105,15 @@ def test_a_wrong_line_is_refused_by_its_number(tmp_path, old, new, words):
     with pytest.raises(ValueError, match=words) as error:
         series.read_csv(series.path(write(tmp_path, text.replace(old, new))))
     assert "co2-mm-mlo.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_without_a_header_the_first_month_counts(tmp_path):
+    """Mutation: the first line is passed over unseen."""
+    text = lines(30, value=int)
+    assert text.startswith(HEADER)
+    months, values = series.read_csv(series.path(write(tmp_path, text)))
+    for read, expected in zip(series.read_csv(series.path(write(tmp_path, text.removeprefix(HEADER)))), (months, values)):
+        np.testing.assert_array_equal(read, expected)
 
 
 def test_an_empty_or_endless_file_is_refused(tmp_path):

@@ -125,6 +125,8 @@ def _output(values: flags.FlagValues, what: str) -> pathlib.Path:
         raise ValueError(f"--output={shown(values.output)} must be a folder on this machine; copy "
                          f"it there afterwards: gcloud storage cp -r FOLDER {shown(values.output)}")
     output = pathlib.Path(values.output).expanduser()
+    if output.name.endswith(".converting"):
+        raise ValueError(f"--output={shown(values.output)}: an unfinished conversion is called so; give another name")
     if os.path.lexists(output) and not output.is_dir():
         raise ValueError(f"--output={shown(values.output)} is not a folder: name one, or a new path")
     return output

@@ -37,7 +37,8 @@ IMAGE_FEATURES = ("image/encoded", "image")
 LABEL_FEATURES = ("image/class/label", "label", "class")
 LABEL_FILES = ("labels.txt", "label.labels.txt", "classes.txt")
 QUIET_SECONDS = 2.0       # work that takes longer shows how far it is
-_SHARD_NAME = re.compile(r".*(\.tfrec(ord)?s?(-\d+-of-\d+)?|-\d{5,}-of-\d{5,})", re.DOTALL)
+_SHARD_NAME = re.compile(r".*(\.tfrec(ord)?s?(-\d+-of-\d+)?|-\d{5,}-of-\d{5,})", re.DOTALL | re.IGNORECASE)
+_OF = re.compile(r"(.*)-(\d+)-of-(\d+)(\..*)?", re.DOTALL)
 _PARTS = (0, 0, 0, 0, 0, 0, 0, 0, 1, 2)  # of ten parts by hash: the place in SPLITS
 
 
@@ -140,6 +141,7 @@ def _foreign(folder: str, names: list[str], progress: "_Patient") -> Shards:
                          "--dataset=image_folder --from=PHOTOS --output=FOLDER")
     if len(chosen) > description.MAX_SHARDS:
         raise ValueError(f"{folder!r} holds {len(chosen)} TFRecord files; at most {description.MAX_SHARDS} are read")
+    _check_numbers(folder, chosen)
     words = [_split_word(name, folder) for name in chosen]
     if any(words) and not all(words):
         raise ValueError(f"{os.path.join(folder, chosen[words.index(None)])!r}: its name has no word train, validation "
@@ -162,6 +164,18 @@ def _foreign(folder: str, names: list[str], progress: "_Patient") -> Shards:
     if not found.counts["train"]:
         raise ValueError(f"{folder!r} has no records for training; a file must have train in its name")
     return found
+
+
+def _check_numbers(folder: str, names: list[str]) -> None:
+    """ValueError where a file is missing by the names of the others, x-00000-of-00003."""
+    sets: dict[tuple, set[int]] = {}
+    for found in filter(None, map(_OF.fullmatch, names)):
+        sets.setdefault((found[1], int(found[3]), found[4]), set()).add(int(found[2]))
+    for (start, count, end), numbers in sets.items():
+        if len(numbers) < count <= description.MAX_SHARDS:
+            missing = next(number for number in range(count) if number not in numbers)
+            raise ValueError(f"{folder!r} has {len(numbers)} of the {count} files {start}-NUMBER-of-{count:05d}{end or ''}: "
+                             f"number {missing} is missing; get it too, or rename the others")
 
 
 def _split_word(name: str, folder: str) -> str | None:

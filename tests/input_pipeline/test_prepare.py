@@ -43,6 +43,7 @@ def run(*arguments: str, **environment: str):
     (["cifar10", "--output=D"], "'cifar10' is not a flag; flags are written --name=value"),
     (["--dataset=cifar10", "--output=a_file"], "--output=a_file is not a folder"),
     (["--dataset=cifar10", "--output=gs://bucket"], "--output=gs://bucket must be a folder on this machine; copy it there afterwards: gcloud storage cp -r"),
+    (["--dataset=cifar10", "--output=D.converting"], "--output=D.converting: an unfinished conversion is called so"),
     (["--dataset"], "--dataset needs a value; write --dataset=VALUE"),
     (["--dataset=image_folder", "--output=D"], "--dataset=image_folder needs --from=FOLDER"),
     (["--dataset=cifar10", "--output=D", "--shard_mb=9"], "--shard_mb is for conversions; give --from=FOLDER too"),

@@ -193,3 +193,16 @@ def test_what_takes_long_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shards, "QUIET_SECONDS", -1.0)
     find(folder)
     assert "train-00000-of-00002, labels:" in capsys.readouterr().err
+
+
+def test_a_file_that_is_missing_by_the_others_names_is_told(tmp_path):
+    """Mutation: what is there is taken for the whole set."""
+    folder = shard_files.foreign(tmp_path / "a", names=("train-00000-of-00003", "train-00002-of-00003"))
+    with pytest.raises(ValueError, match="has 2 of the 3 files train-NUMBER-of-00003: number 1 is missing; get it too"):
+        shards.find(str(folder))
+
+
+def test_endings_in_any_case_count(tmp_path):
+    """Mutation: a split in upper case is left out without a word."""
+    folder = shard_files.foreign(tmp_path / "a", names=("train.tfrecord", "TEST.TFRECORD"))
+    assert shards.find(str(folder)).counts == {"train": 5, "validation": 0, "test": 5}

@@ -120,21 +120,35 @@ def _there(folder: str, identity: str, *, finished: bool = False) -> Done | None
 def _locked(staging: str, progress: Progress) -> Iterator[None]:
     """Holds the lock of the folder `staging`, which the system frees when the process ends, however it ends."""
     while True:
-        os.makedirs(staging, exist_ok=True)
-        handle = os.open(staging, os.O_RDONLY)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(staging)
+            handle = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            if os.path.islink(staging):
+                raise
+            os.makedirs(os.path.dirname(staging), exist_ok=True)
+            continue  # also where another one took it away, which found the set to be there
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 progress.note(f"another process writes {staging}: waiting for it")
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            # The one before may have published this very folder under its other name.
-            if os.path.exists(staging) and os.path.samestat(os.fstat(handle), os.stat(staging)):
+            # The one before may have published this very folder under its other name, or taken it away.
+            if _is_at(handle, staging):
                 yield
                 return
-            os.makedirs(staging, exist_ok=True)
         finally:
             os.close(handle)
+
+
+def _is_at(handle: int, path: str) -> bool:
+    """Whether what is open as `handle` is what lies at `path` now."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _plan(work: Work, shard_bytes: int) -> list[_Shard]:

@@ -304,8 +304,10 @@ def test_changed_images_begin_anew(tmp_path, monkeypatch):
     assert shard_files.jpeg(77) in [one["image"] for part in records(tmp_path / "out").values() for one in part]
 
 
-def test_two_processes_make_one_set(photos, tmp_path):
-    """Threads stand for them: the lock is one of open files. Both come out right, and the work is done once."""
+@pytest.mark.parametrize("round", range(6))
+def test_several_processes_make_one_set(photos, tmp_path, round):
+    """Threads stand for them: the lock is one of open files. All come out right, and the work is done once. Mutation, red in
+    one of twelve rounds: the folder may go between two looks at it."""
     done, waited = [], []
 
     def convert_it():

@@ -48,6 +48,12 @@ class Listing:
     split: np.ndarray  # uint8 [n], places in SPLITS
     notes: tuple[str, ...]
 
+    @functools.cached_property
+    def train_digest(self) -> str:
+        """The sha256 of the names and labels of the training images, in their order, as 64 hexadecimal digits."""
+        names, labels = self.of(SPLITS[0])
+        return hashlib.sha256(b"\0".join(names.tolist()) + labels.tobytes()).hexdigest()
+
     def path(self, index: int) -> str:
         """Where image number `index` lies."""
         return os.path.join(self.folder, os.fsdecode(bytes(self.names[index])))
@@ -88,7 +94,8 @@ def folder_info(info: Info, found: Listing) -> Info:
     counts = dict(zip(SPLITS, np.bincount(found.split, minlength=len(SPLITS)).tolist()))
     return dataclasses.replace(
         info, classes=found.classes, splits=tuple(split for split in SPLITS if counts[split]), files=(found.folder,),
-        notes=found.notes, **{f"{split}_examples": count for split, count in counts.items()})
+        train_digest=found.train_digest, notes=found.notes,
+        **{f"{split}_examples": count for split, count in counts.items()})
 
 
 def load_folder(info: Info, found: Listing, split: str) -> Files:

@@ -63,7 +63,8 @@ def _info(found: shards.Shards, *, image_size: int = 0) -> Info:
     shape = found.image_shape if found.image_shape and not image_size else info.input_shape
     return dataclasses.replace(
         info, input_shape=shape, classes=found.classes, splits=tuple(s for s in SPLITS if found.counts[s]),
-        files=(found.folder,), notes=found.notes, **{f"{split}_examples": n for split, n in found.counts.items()})
+        train_digest=found.train_digest, files=(found.folder,), notes=found.notes,
+        **{f"{split}_examples": n for split, n in found.counts.items()})
 
 
 class Records:

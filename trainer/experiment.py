@@ -141,7 +141,7 @@ def write_config(config: Config, info: datasets.Info) -> None:
     values = {name: value for name, value in vars(config).items() if name not in TRANSIENT}
     versions = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy", "absl-py", "tensorboard")}
     data = {"name": info.name, "input_shape": info.input_shape, "target_shape": info.target_shape,
-            "classes": info.classes, "examples": info.examples}
+            "classes": info.classes, "examples": info.examples, "train_digest": info.train_digest}
     text = json.dumps({"config": values, "data": data, "versions": {"python": platform.python_version(), **versions},
                        "git_revision": _git_revision()}, indent=1)
     watch.write_whole(folder / "config.json", text + "\n")

@@ -86,6 +86,10 @@ def check_data(model_dir: str, info: Info, *, trains: bool = True) -> None:
     if trains and info.train_examples and examples != info.train_examples:
         raise UserError(f"the run in {shown(model_dir)} has {shown(examples)} training examples, and the data there are now "
                         f"{info.train_examples}; {fix}")
+    before = data.get("train_digest")
+    if trains and before and info.train_digest and before != info.train_digest:
+        raise UserError(f"the run in {shown(model_dir)} has as many training examples as the data there now, but some of them are "
+                        f"others, or have other names: their order would change; {fix}")
 
 
 def merge(recorded: dict, given: dict, model_dir: str) -> Config:

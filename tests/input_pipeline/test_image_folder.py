@@ -1,5 +1,6 @@
 """Folders of images: which files count, under which label and in which split; and what is read of them."""
 
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -75,6 +76,25 @@ def test_more_files_move_no_others(tmp_path_factory, more, moved):
         root = root.rename(root.with_name(root.name + "-moved"))
     after = found(root)
     assert {name: after[name] for name in before} == before and len(after) == 60 + len(more)
+
+
+def test_another_training_image_gives_another_digest_another_test_image_does_not(tmp_path):
+    """Mutations: the digest of the labels alone; of all splits."""
+    root = write(tmp_path, *numbered("a", 30), *numbered("b", 30))
+    before = image_folder.listing(root).train_digest
+    of = {split: [os.fsdecode(name) for name, (_, other) in found(root).items() if other == split]
+          for split in datasets.SPLITS}
+    os.remove(tmp_path / of["test"][0])
+    assert image_folder.listing(root).train_digest == before == image_folder.describe(root).train_digest
+    os.remove(tmp_path / of["train"][0])
+    assert image_folder.listing(root).train_digest != before
+
+
+def test_an_image_in_another_class_gives_another_digest(tmp_path):
+    """Mutation: the digest of the names alone."""
+    listing = image_folder.listing(write(tmp_path, *numbered("a", 30), *numbered("b", 30)))
+    other = dataclasses.replace(listing, labels=1 - listing.labels)
+    assert other.train_digest != listing.train_digest
 
 
 def test_the_splits_are_eighty_ten_and_ten_percent(tmp_path):

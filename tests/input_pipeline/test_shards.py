@@ -54,6 +54,18 @@ def test_features_are_found_by_their_usual_names(image, label, tmp_path):
     assert (found.image_feature, found.label_feature) == (image.replace("__", "/"), label)
 
 
+def test_another_training_record_gives_another_digest_one_for_validation_does_not(tmp_path):
+    """Mutations: the number of records alone; every split."""
+    folder = shard_files.foreign(tmp_path / "set")
+    digests = [find(folder).train_digest]
+    for name in ("validation-00000-of-00001", "train-00001-of-00002"):
+        records = [shard_files.example(image__encoded=shard_files.png(n, width=9 + n), image__class__label=n % 3)
+                   for n in range(5)]
+        shard_files.write(folder / name, records)
+        digests.append(find(folder).train_digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
 @pytest.mark.parametrize("names, counts", [
     (["flowers-train.tfrecord-00000-of-00001", "flowers-test.tfrecord-00000-of-00001"], {"train": 5, "test": 5}),
     (["pets_train_00000-of-00001.tfrecord", "pets_val_00000-of-00001.tfrecord"], {"train": 5, "validation": 5}),

@@ -210,11 +210,14 @@ def test_only_what_one_command_does_is_not_recorded_and_every_list_of_names_is_o
     ({"classes": ("a", "c")}, "has 2 classes, with b, and the data there are now 2, with c"),
     ({"classes": ("a", "b", "c")}, "has 2 classes, with a,b, and the data there are now 3, with c"),
     ({"classes": ("b", "a")}, "has 2 classes, with a,b, and the data there are now 2, with b,a"),
+    ({"train_digest": "d0"}, ""),
+    ({"train_digest": "d1"}, "has as many training examples as the data there now, but some of them are others, or have other names: their order would change"),
     ({"train_examples": 25}, "has 24 training examples, and the data there are now 25"),
 ])
 def test_a_run_does_not_go_on_with_other_data(tmp_path, changes, says):
     """Mutations: the classes, or the number of examples, are not looked at."""
-    (tmp_path / "config.json").write_text(json.dumps({"data": {"classes": ["a", "b"], "examples": {"train": 24, "test": 2}}}))
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"classes": ["a", "b"], "examples": {"train": 24, "test": 2},
+                                                             "train_digest": "d0"}}))
     info = Info(**{"name": "image_folder", "input_shape": (8, 8, 3), "classes": ("a", "b"), "train_examples": 24,
                    "test_examples": 2, **changes})
     if info.classes == ("a", "b"):  # to be evaluated on

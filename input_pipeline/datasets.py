@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,9 @@ class MissingData(ValueError):
 
 def missing(name: str, data_dir: str | None, problem: str) -> MissingData:
     """The error for `problem` ("no file ..."), with the command that gets data set `name`."""
+    above, last = os.path.split((data_dir or "").rstrip("/"))
+    if last == importlib.import_module(DATASETS[name].module).FOLDER and storage.is_folder(data_dir):
+        problem += f"; if {data_dir} is the data set's own folder, give the one that holds it, {above or '.'}"
     if storage.is_remote(data_dir or ""):
         return MissingData(f"{name}: {problem}; get it with: python -m input_pipeline.prepare --dataset={name} "
                            f"--output=FOLDER, and copy it there: gcloud storage cp -r FOLDER {data_dir}")

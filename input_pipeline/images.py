@@ -56,7 +56,7 @@ def decode_any(data: bytes, channels: int = 0) -> np.ndarray:
             width, height = struct.unpack_from(">II", data, 16)
         elif found == "BMP":
             width, height = struct.unpack_from("<ii", data, 18)  # a negative height: rows from the top
-            _check_palette(data)
+            _check_bmp(data)
         elif found == "GIF":
             data, height, width = _first_frame(data)  # TensorFlow would decode the others, too, and drop them
         else:
@@ -187,9 +187,12 @@ def _resized(operation, square, *, size, **options):
     return tf.cast(values[0] + 0.5, tf.uint8)
 
 
-def _check_palette(data: bytes) -> None:
-    """Unreadable for a BMP with a palette of colours, which TensorFlow would take for shades of grey."""
+def _check_bmp(data: bytes) -> None:
+    """Unreadable for a BMP of other bits a pixel than TensorFlow decodes, or with a palette of colours, which it would take
+    for shades of grey."""
     header_size, bits = struct.unpack_from("<I10xH", data, 14)
+    if bits not in (8, 24, 32):
+        raise Unreadable(f"is a BMP file of {bits} bits a pixel, 8, 24 and 32 are read; make it PNG")
     palette = data[14 + header_size:14 + header_size + 4 * 256]
     if bits == 8 and not palette[0::4] == palette[1::4] == palette[2::4] == bytes(range(256)):
         raise Unreadable("is a BMP file with a palette, which is not read; make it PNG")

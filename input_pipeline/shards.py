@@ -227,11 +227,14 @@ def _class_names(folder: str, names: list[str]) -> tuple[str, ...] | None:
     if file is None:
         return None
     path = os.path.join(folder, file)
-    text = storage.read_whole(path, description.MAX_BYTES).decode("utf-8", "replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        text = storage.read_whole(path, description.MAX_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}); write it as such") from None
+    lines = [line.strip() for line in text.rstrip().splitlines()]
     if lines and all(re.fullmatch(rf"0*{number}:.+", line) for number, line in enumerate(lines)):
         lines = [line.split(":", 1)[1].strip() for line in lines]
-    if not 0 < len(lines) <= description.MAX_CLASSES or not all(line.isprintable() for line in lines):
+    if not 0 < len(lines) <= description.MAX_CLASSES or not all(line and line.isprintable() for line in lines):
         raise ValueError(f"{path}: must have a printable name for each class, a line each, 1 to "
                          f"{description.MAX_CLASSES} lines")
     return tuple(lines)

@@ -155,6 +155,9 @@ def fit(config: Config, info: datasets.Info, given: dict, workers: int) -> None:
         able = "co2" if task == "forecasting" else "cifar10, or another set of images"
         raise UserError(f"--model={config.model} with --dataset={config.dataset}: this network takes {wanted}; give "
                         f"--dataset={able}, or another --model")
+    if task == "classification" and len(info.classes) == 1:
+        raise UserError(f"--data_dir={shown(config.data_dir)} with --dataset={config.dataset}: all its images are of one class, "
+                        f"{shown(info.classes[0])}; give a folder with at least two classes")
     for name, its_task in TASK_OPTIONS.items():
         if task != its_task and given.get(name):
             raise UserError(f"--{name}={shown(given[name])} with --model={config.model}: it belongs to {its_task}, and "

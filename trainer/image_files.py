@@ -10,7 +10,7 @@ import stat
 
 import numpy as np
 
-from input_pipeline import images
+from input_pipeline import images, storage
 from input_pipeline.images import Unreadable
 
 MAX_BYTES = 64 * 2**20  # of a file
@@ -18,15 +18,16 @@ NPY = b"\x93NUMPY"
 
 
 def check(path: str) -> None:
-    """Unreadable unless `path` is a file that exists and is not too large."""
+    """Unreadable unless `path`, which may be at gs://, is a file that exists and is not too large."""
     try:
-        facts = os.stat(path)
+        mode = stat.S_IFREG if storage.is_remote(path) else os.stat(path).st_mode
+        size = storage.status(path).size
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise Unreadable(getattr(error, "strerror", None) or str(error)) from None
-    if not stat.S_ISREG(facts.st_mode):
-        raise Unreadable("is a folder" if stat.S_ISDIR(facts.st_mode) else "is no regular file")
-    if facts.st_size > MAX_BYTES:
-        raise Unreadable(f"has {facts.st_size} bytes, at most {MAX_BYTES} are read")
+    if not stat.S_ISREG(mode):
+        raise Unreadable("is a folder" if stat.S_ISDIR(mode) else "is no regular file")
+    if size > MAX_BYTES:
+        raise Unreadable(f"has {size} bytes, at most {MAX_BYTES} are read")
 
 
 def read(path: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, str]:
@@ -38,14 +39,15 @@ def read(path: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, str]:
     """
     check(path)
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES)
-        if data.startswith(NPY):
-            image = _array(path)
-        elif images.kind(data) is None:
-            raise Unreadable(f"is none of {', '.join(images.FORMATS.values())}, npy")
-        else:
-            image = images.decode_any(data, channels=3 if shape[2] == 3 else 0)
+        with storage.local_copy(path) as copy:
+            with open(copy, "rb") as file:
+                data = file.read(MAX_BYTES)
+            if data.startswith(NPY):
+                image = _array(copy)
+            elif images.kind(data) is None:
+                raise Unreadable(f"is none of {', '.join(images.FORMATS.values())}, npy")
+            else:
+                image = images.decode_any(data, channels=3 if shape[2] == 3 else 0)
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
     height, width = image.shape[:2]

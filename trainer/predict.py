@@ -4,8 +4,8 @@ One line of JSON a file on stdout, in the order given; everything else goes to s
 
     {"file": "7.png", "class": "7", "probability": 0.98, "top": [["7", 0.98], ["1", 0.01], ...]}
 
-Files are PNG, JPEG, BMP, GIF (the first frame) or NumPy's .npy ([h, w] or [h, w, channels]). Their values are
-taken as they are, so they must be in the data set's units; size and channels are converted. A network that restores
+Files, which may be at gs://, are PNG, JPEG, BMP, GIF (the first frame) or NumPy's .npy ([h, w] or [h, w, channels]). Their
+values are taken as they are, so they must be in the data set's units; size and channels are converted. A network that restores
 images gives {"file", "image"}, the numbers [h][w][c]. One that forecasts takes CSV files as `input_pipeline.series`
 reads them, goes on from their last months, and gives {"file", "forecast"}. What cannot be read is named on stderr, the
 other files are predicted, and the exit code is 2.

@@ -85,3 +85,14 @@ def test_missing_data_is_a_value_error_that_gives_the_command():
     assert issubclass(datasets.MissingData, ValueError)
     with pytest.raises(datasets.MissingData, match="--dataset=cifar10 --output=DATA_DIR"):
         datasets.describe("cifar10")
+
+
+@pytest.mark.parametrize("name, folder", [("cifar10", "cifar-10-batches-bin"), ("flowers", "flower_photos"), ("mnist", "mnist"),
+                                          ("co2", "co2")])
+def test_the_data_sets_own_folder_is_answered_with_the_one_above(name, folder, tmp_path):
+    """Beside the command that gets it: the folder may only be called so."""
+    (tmp_path / folder).mkdir()
+    with pytest.raises(datasets.MissingData, match=f"give the one that holds it, {tmp_path}; get it with: "):
+        datasets.describe(name, f"{tmp_path / folder}/")
+    with pytest.raises(datasets.MissingData, match="no f.*/daisy; get it with: |no file [^;]*; get it with: "):
+        datasets.describe(name, str(tmp_path))

@@ -149,6 +149,7 @@ def test_an_image_that_is_too_large_is_refused_before_it_is_decoded(make):
     (FILES["jpeg"][:len(FILES["jpeg"]) // 2], "is a damaged JPEG file: Invalid JPEG data"),
     (FILES["gif"][:40], "is a GIF file that ends too early"), (FILES["gif"][:13] + b";", "is a GIF file"),
     (FILES["bmp"][:20], "is a BMP file that ends too early"), (FILES["bmp"][:-9], "is a damaged BMP file"),
+    (encoded(RGB.convert("1"), "BMP"), "is a BMP file of 1 bits a pixel, 8, 24 and 32 are read; make it PNG"),
     (encoded(RGB.quantize(50), "BMP"), "is a BMP file with a palette, which is not read; make it PNG"),
 ])
 def test_what_cannot_be_decoded_is_said_in_words(data, words):

@@ -91,7 +91,7 @@ def test_without_a_word_each_records_split_is_drawn_and_new_shards_move_none(tmp
 
 @pytest.mark.parametrize("content, classes", [
     ("cat\ndog\nbird\n", ("cat", "dog", "bird")), ("0:cat\n1:dog\n2:a: b\n\n", ("cat", "dog", "a: b")),
-    ("a:b\nc\nd", ("a:b", "c", "d"))])
+    ("a:b\nc\nd", ("a:b", "c", "d")), ("\ufeffcat\r\ndog\r\n", ("cat", "dog"))])
 def test_class_names_are_the_lines_of_a_file(content, classes, tmp_path):
     folder = shard_files.foreign(tmp_path / "set")
     (folder / "labels.txt").write_text(content)
@@ -168,6 +168,8 @@ def test_where_the_folder_cannot_be_written_the_index_lies_in_the_cache(tmp_path
     (lambda folder: [path.unlink() for path in folder.glob("train*")], "has no records for training"),
     (lambda folder: (folder / "labels.txt").write_bytes(b""), "labels.txt: must have a printable name"),
     (lambda folder: (folder / "labels.txt").write_bytes(b"a\x1b[2J\n"), "labels.txt: must have a printable name"),
+    (lambda folder: (folder / "labels.txt").write_bytes(b"a\n\nb\n"), "labels.txt: must have a printable name"),
+    (lambda folder: (folder / "labels.txt").write_bytes(b"a\nn\xe9\n"), "labels.txt: is no UTF-8 text (invalid"),
     (lambda folder: shard_files.write(folder / "train-00000-of-00002", [b"no example"]),
      "record 0: is no tf.train.Example"),
     (lambda folder: shard_files.write(folder / "train-00000-of-00002", [shard_files.example(a=1, b=b"x")]),

@@ -89,10 +89,13 @@ def test_a_run_at_gs_is_the_run_of_a_folder(store, tmp_path):
 
     np.save(tmp_path / "digit.npy", np.arange(64, dtype=np.float32).reshape(8, 8) % 17)
     exporter = start("trainer.export", f"--model_dir={RUN}", "--output=gs://bucket/exported", "--step=latest", store=store)
-    out, _ = finish(start("trainer.predict", f"--model_dir={RUN}", "--step=latest", str(tmp_path / "digit.npy"), store=store))
+    store.write("digit.npy", (tmp_path / "digit.npy").read_bytes())
+    out, err = finish(start("trainer.predict", f"--model_dir={RUN}", "--step=latest", "gs://bucket/digit.npy",
+                            "gs://bucket/none.npy", store=store), code=2)
+    assert "predict: 'gs://bucket/none.npy': " in err
     local = subprocess.run(runs.command("trainer.predict", f"--model_dir={here.model_dir}", str(tmp_path / "digit.npy")),
                            cwd=runs.ROOT, capture_output=True, text=True, check=True)
-    assert json.loads(out) == json.loads(local.stdout)
+    assert json.loads(out) == {**json.loads(local.stdout), "file": "gs://bucket/digit.npy"}
     finish(exporter)
     finish(subprocess.Popen([sys.executable, "-c", READ_BY_TENSORFLOW, RUN, f"{RUN}/checkpoints/ckpt-{STEPS:08d}"], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=runs.environment(**store.environment)))

@@ -1,4 +1,5 @@
 """A recipe with flags: what of it follows the length of the run."""
+import contextlib
 import dataclasses
 
 import pytest
@@ -62,3 +63,13 @@ def test_a_download_goes_to_this_machine(monkeypatch):
     monkeypatch.setattr(resolve.datasets, "describe", absent)
     with pytest.raises(resolve.UserError, match="--download with --data_dir=gs://b/d: a download goes to a folder of this machine"):
         resolve._describe(dataclasses.replace(resolve.recipes.digits(), data_dir="gs://b/d", download=True))
+
+
+@pytest.mark.parametrize("model, fine", [("lenet5", False), ("autoencoder", True)])
+def test_one_class_is_nothing_to_tell_apart(model, fine):
+    """But images are images for what restores them. Mutations: no such rule; a rule for every task."""
+    config = dataclasses.replace(resolve.recipes.digits(), model=model, dataset="image_folder", data_dir="photos", augment="")
+    info = resolve.datasets.Info(name="image_folder", train_examples=9, test_examples=1, input_shape=(28, 28, 1), classes=("cat",))
+    refused = pytest.raises(resolve.UserError, match="all its images are of one class, cat; give a folder")
+    with contextlib.nullcontext() if fine else refused:
+        resolve.checks.fit(config, info, {}, 1)

@@ -93,6 +93,13 @@ class Augmentation:
         """The fixed counterpart, uncorrupted: images [b, h, w, c] to float32 [b, h', w', c]."""
         return self.evaluate_batch(images)["input"]
 
+    def pixel(self, values: list[float]) -> list[float] | None:
+        """What evaluation makes of one pixel, a number a channel; None where that hangs on the rest of the image."""
+        for _, operation in self.items:
+            if isinstance(operation, Pixels) and values is not None:
+                values = operation.pixel(values)
+        return values
+
     @property
     def is_invertible(self) -> bool:
         """Whether `inverse` can give back the values of the images."""

@@ -78,7 +78,29 @@ class Saturation(Pixels):
         return _images(highest - (highest - planes) * factor, images.shape)
 
 
-OPERATIONS: dict[str, type[Operation]] = {"hue": Hue, "saturation": Saturation}
+@dataclass(frozen=True)
+class Bgr(Pixels):
+    """Blue, green, red in place of red, green, blue, as networks want them whose weights come from Caffe; the same in
+    evaluation."""
+
+    def output_shape(self, shape):
+        require_rgb(shape)
+        return shape
+
+    def train(self, images, draws):
+        return self.evaluate(images)
+
+    def evaluate(self, images):
+        return images[..., ::-1]
+
+    def pixel(self, values):
+        return values[::-1]
+
+    def inverse(self, images):
+        return images[..., ::-1]
+
+
+OPERATIONS: dict[str, type[Operation]] = {"hue": Hue, "saturation": Saturation, "bgr": Bgr}
 
 
 def _planes(images):

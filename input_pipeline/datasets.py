@@ -38,6 +38,7 @@ class Info:
     splits: tuple[str, ...] = ("train", "test")  # those that it has
     input_shape: tuple[int, ...]  # height, width, channels of an image; past, 1 of a series
     target_shape: tuple[int, ...] | None = None  # of "target", float32, in examples that have one: a series' horizon
+    brightest: float = 255.0  # the largest value of an image, the least is 0
     classes: tuple[str, ...]  # class names in label order; none where examples have no label
     train_digest: str = ""  # tells other training examples, or another order, from these; "" where a name and counts do
     files: tuple[str, ...] = ()  # paths that it is read from; none where it ships inside a dependency

@@ -28,7 +28,7 @@ def facts() -> Info:
     """The facts of the data set."""
     held_out = HELD_OUT_A_CLASS * len(CLASSES)
     return Info(name="digits", train_examples=EXAMPLES - held_out, test_examples=held_out,
-                input_shape=(8, 8, 1), classes=CLASSES)
+                input_shape=(8, 8, 1), brightest=16.0, classes=CLASSES)
 
 
 def describe(data_dir: str | None = None) -> Info:

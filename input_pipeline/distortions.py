@@ -159,6 +159,9 @@ class Standardize(Pixels):
         flat *= 1 / tf.maximum(deviation, 1 / math.sqrt(count))
         return tf.reshape(flat, [-1, *images.shape[1:]])
 
+    def pixel(self, values):
+        return None
+
 
 @dataclass(frozen=True)
 class Normalize(Pixels):
@@ -175,6 +178,9 @@ class Normalize(Pixels):
 
     def evaluate(self, images):
         return (images - self.mean) / self.std
+
+    def pixel(self, values):
+        return [(value - self.mean) / self.std for value in values]
 
     def inverse(self, images):
         return images * self.std + self.mean
@@ -209,6 +215,9 @@ class NormalizeRgb(Pixels):
         flat = tf.reshape(images, [-1, height, width * channels])
         flat = (flat - list(self._means) * width) / (list(self._stds) * width)
         return tf.reshape(flat, [-1, height, width, channels])
+
+    def pixel(self, values):
+        return [(value - mean) / std for value, mean, std in zip(values, self._means, self._stds)]
 
     def inverse(self, images):
         return images * list(self._stds) + list(self._means)

@@ -46,6 +46,10 @@ class Pixels(Operation):
         """The fixed counterpart: nothing, unless overridden."""
         return images
 
+    def pixel(self, values: list[float]) -> list[float] | None:
+        """What `evaluate` makes of one pixel, a number a channel; None where that hangs on the rest of the image."""
+        return values
+
     def inverse(self, images: tf.Tensor) -> tf.Tensor:
         """Undoes the values of `evaluate`, of any shape [..., c]; what was cut off does not come back."""
         assert self.invertible, self

@@ -29,7 +29,7 @@ GAIN = 2 * SLOPE
 
 
 def build(*, input_shape, classes, sync_batch_norm=True):
-    """[b, h, w, 3] to logits [b, classes]; h and w at least 16. 1,973,944 parameters for (32, 32, 3) and 10 classes."""
+    """[b, h, w, 3] to logits [b, classes]; h and w at least 9. 1,973,944 parameters for (32, 32, 3) and 10 classes."""
     def norm(x, name):
         return layers.BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False, gain=SLOPE,
                                          synchronized=sync_batch_norm, name=name)(x)
@@ -86,6 +86,8 @@ class Identity(keras.initializers.Initializer):
 
 class Whitening(keras.layers.Layer):
     """A convolution over PATCH x PATCH pixels, VALID, to both signs of every direction; only its bias learns."""
+
+    kernel_size, strides, padding = PATCH, 1, "valid"  # for `shrinking`
 
     def build(self, input_shape):
         filters = 2 * PATCH * PATCH * input_shape[-1]

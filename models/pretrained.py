@@ -1,7 +1,7 @@
 """Weights of a network below its head, from a file: numbers only, nothing in the file is executed.
 
     loaded = load(model, "mobilenet_v2_1.0_224_no_top.weights.h5")
-    print(loaded)          # 260 variables of 105 layers; the head keeps its first weights
+    print(loaded)          # 260 variables of 104 layers; the head keeps its first weights
     freeze(model)          # only the head learns; batch statistics stay as they are
 
 Three kinds of files: `.weights.h5` of Keras 3, the older `.h5` of Keras's own downloads, and `.npz` with an

@@ -42,6 +42,9 @@ class Network:
         of its input's shape) or "forecasting" (takes outputs, gives that many next values [b, outputs]).
     options: those of `OPTIONS` that it understands.
     batch_norm, dropout: whether it has such layers.
+    imagenet_values: how images of 0 to 255 become what weights of ImageNet were made for, written as --augment; None where
+        there are no such weights.
+    restores: the least and the largest value that a reconstruction can give.
     first_weights: "module:function", which sets weights of the new network from training images (see `first_weights`).
     """
 
@@ -53,6 +56,8 @@ class Network:
     options: tuple[str, ...] = ()
     batch_norm: bool = False
     dropout: bool = False
+    imagenet_values: str | None = None
+    restores: tuple[float, float] | None = None
     first_weights: str = ""
 
 
@@ -171,11 +176,13 @@ NETWORKS: dict[str, Network] = {
     "autoencoder": Network(
         builder="models.autoencoder:build",
         task="reconstruction",
+        restores=(-1, 1),
         summary="dense 64, 32, 64, tanh: for images of -1 to 1",
     ),
     "autoencoder_sigmoid": Network(
         builder="models.autoencoder:build_sigmoid",
         task="reconstruction",
+        restores=(0, 1),
         summary="dense 32, 16, sigmoid: for images of 0 to 1",
     ),
     **{
@@ -183,6 +190,7 @@ NETWORKS: dict[str, Network] = {
             builder="models.autoencoder:build_convolutional",
             arguments={"interpolation": interpolation},
             task="reconstruction",
+            restores=(-1, 1),
             summary=f"convolutions and {interpolation} upsampling, tanh: for images of -1 to 1",
         )
         for interpolation in ("nearest", "bilinear")
@@ -210,6 +218,22 @@ APPLICATIONS = (
     "NASNetMobile", "NASNetLarge", "ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2",
     "VGG16", "VGG19", "Xception",
 )
+# How Keras's documentation of each network wants images of 0 to 255 prepared; of those left out: they do it themselves.
+IMAGENET_VALUES = {
+    "normalize:127.5:127.5": ("MobileNet", "MobileNetV2", "Inception", "Xception", "NASNet", "ResNet50V2", "ResNet101V2",
+                              "ResNet152V2"),
+    "normalize_rgb:123.68:116.779:103.939:1:1:1,bgr": ("ResNet50", "ResNet101", "ResNet152", "VGG"),
+    "normalize_rgb:123.675:116.28:103.53:58.395:57.12:57.375": ("DenseNet",),
+}
+
+
+def _imagenet_values(application: str) -> str:
+    """The entry of IMAGENET_VALUES that begins most like the network's name; "" where there is none."""
+    found = [(len(start), text) for text, starts in IMAGENET_VALUES.items() for start in starts
+             if application.startswith(start) and not application.startswith("MobileNetV3")]
+    return max(found, default=(0, ""))[1]
+
+
 NETWORKS |= {
     f"applications/{application}": Network(
         builder="models.applications:build",
@@ -218,6 +242,7 @@ NETWORKS |= {
         options=("top",),
         batch_norm=not application.startswith(("ConvNeXt", "VGG")),
         dropout=application.startswith("EfficientNet"),
+        imagenet_values=_imagenet_values(application),
     )
     for application in APPLICATIONS
 }
@@ -268,7 +293,8 @@ def build(
     of a classification, [b, *input_shape] of a reconstruction, [b, outputs] of a forecast: the next so many values. What
     a task does not have is ignored. blocks: of each stage, of networks that have such; () for the network's own.
     sync_batch_norm: statistics of all replicas together; means nothing to a network without batch normalisation.
-    Raises ValueError as `check` does, and for an input that the network cannot take: one line that names the layer.
+    Raises ValueError as `check` does, and for an input that the network cannot take: one line that names the layer, and the
+    smallest images that it can (shrinking.TooSmall).
     """
     network = check(name, head=head, local=local, top=top, blocks=blocks)
     given = {"head": head, "local": local, "top": top, "blocks": tuple(blocks)}
@@ -283,10 +309,7 @@ def build(
         options["sync_batch_norm"] = sync_batch_norm
     builder = _function(network.builder)
     shrinking = importlib.import_module("models.shrinking")  # imports Keras
-    with shrinking.named_layers(input_shape=input_shape):
-        model = builder(input_shape=tuple(input_shape), **options)
-    shrinking.check(model)
-    return model
+    return shrinking.built(lambda shape: builder(input_shape=tuple(shape), **options), input_shape)
 
 
 def first_weights(name: str, model: "keras.Model", images) -> None:

@@ -4,14 +4,50 @@ do for it.
 Keras says "Computed output size would be zero or negative" and, of a convolution, not which one.
 
     with named_layers(input_shape=(32, 32, 3)):
-        model = ...        # ValueError: layer 'conv3' (Conv2D 7x7, valid) would shrink its input of 6x6 to nothing; ...
+        model = ...        # TooSmall: layer 'conv3' (Conv2D 7x7, valid) would shrink its input of 6x6 to nothing; ...
     check(model)           # the same for a layer that gave an output without rows or columns
+    model = built(build, (32, 32, 3))      # both; and the size that the error names is enough for all layers
 """
 
 import contextlib
+import re
 import traceback
 
 import keras
+
+
+TRIES = 10  # larger and larger images that `built` tries
+
+
+class TooSmall(ValueError):
+    """Images that a network shrinks to nothing. words: what happens. needed: (height, width) that would do."""
+
+    def __init__(self, words, needed, given):
+        super().__init__(f"{words}; give images of at least {needed[0]}x{needed[1]} (these are {given[0]}x{given[1]}), or a network "
+                         "with smaller kernels or strides, or padding='same'")
+        self.words, self.needed = words, needed
+
+
+def built(build, input_shape):
+    """The network that `build` makes of images of `input_shape`. TooSmall: a layer shrinks them to nothing."""
+    try:
+        return _checked(build, input_shape)
+    except TooSmall as error:
+        first, size = error, error.needed
+    for _ in range(TRIES):
+        try:
+            _checked(build, (*size, *input_shape[2:]))
+            break
+        except TooSmall as error:  # a later layer needs more
+            size = tuple(map(max, size, error.needed))
+    raise TooSmall(first.words, size, input_shape)
+
+
+def _checked(build, input_shape):
+    with named_layers(input_shape=input_shape):
+        model = build(input_shape)
+    check(model)
+    return model
 
 
 @contextlib.contextmanager
@@ -26,21 +62,25 @@ def named_layers(*, input_shape):
     try:
         yield
     except ValueError as error:
+        least = re.search(r"Input size must be at least (\d+)x(\d+)", str(error))  # of keras.applications
+        if least:
+            needed = tuple(map(int, least.groups()))
+            raise TooSmall("the network takes no smaller images", needed, input_shape) from error
         layer, inputs = _raised_by(error)
         if len(input_shape) != 3 or layer is None or not _too_small(layer, inputs.shape):
             raise
-        raise ValueError(_message(layer, inputs, input_shape)) from error
+        raise _too_small_for(layer, inputs, input_shape) from error
     finally:
         if filtered:
             keras.config.enable_traceback_filtering()
 
 
 def check(model):
-    """ValueError, of the first layer of a built network whose output has no rows or columns."""
+    """TooSmall, of the first layer of a built network whose output has no rows or columns."""
     for layer in model.layers:
         output = getattr(layer, "output", None)
         if isinstance(output, keras.KerasTensor) and 0 in output.shape[1:]:
-            raise ValueError(_message(layer, _first(layer.input), model.input_shape[1:]))
+            raise _too_small_for(layer, _first(layer.input), model.input_shape[1:])
 
 
 def smallest_input(tensor, size):
@@ -80,15 +120,13 @@ def _too_small(layer, shape):
                for axis in (0, 1))
 
 
-def _message(layer, inputs, input_shape):
+def _too_small_for(layer, inputs, input_shape):
     (rows, rows_by, valid), (columns, columns_by, _) = _window(layer, 0), _window(layer, 1)
-    height, width = smallest_input(inputs, (rows, columns))
     steps = "" if (rows_by, columns_by) == (1, 1) else f", stride {rows_by}" if rows_by == columns_by \
         else f", strides {rows_by}x{columns_by}"
-    return (f"layer {layer.name!r} ({type(layer).__name__} {rows}x{columns}{steps}{', valid' if valid else ''}) would "
-            f"shrink its input of {inputs.shape[1]}x{inputs.shape[2]} to nothing; give images of at least "
-            f"{height}x{width} (these are {input_shape[0]}x{input_shape[1]}), or a network with smaller kernels or "
-            "strides, or padding='same'")
+    words = (f"layer {layer.name!r} ({type(layer).__name__} {rows}x{columns}{steps}{', valid' if valid else ''}) would shrink its "
+             f"input of {inputs.shape[1]}x{inputs.shape[2]} to nothing")
+    return TooSmall(words, smallest_input(inputs, (rows, columns)), input_shape)
 
 
 def _window(layer, axis):

@@ -20,7 +20,28 @@ from trainer.config import Config, UserError
 
 GROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # of a container
 # A full disk is a ResourceExhaustedError too.
-_SAID = re.compile(r"OOM when allocating tensor with shape\S+ and type \w+|[^\n]*(out of memory|allocat)[^\n]*", re.IGNORECASE)
+_SAID = (re.compile(r"OOM when allocating tensor with shape\S+ and type \w+"),
+         re.compile(r"[^\n]*(out of memory|allocat)[^\n]*", re.IGNORECASE))
+
+
+def _said(error: tf.errors.ResourceExhaustedError) -> str:
+    """What TensorFlow says of memory; another error is raised again."""
+    found = next(filter(None, (pattern.search(error.message) for pattern in _SAID)), None)
+    if not found:
+        raise error
+    return found[0]
+
+
+@contextlib.contextmanager
+def building(config: Config):
+    """UserError with numbers and a way out where the weights that are made in here find no memory."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        said = _said(error)
+        raise UserError(f"out of memory ({said}) before the first step: the weights of --model={config.model}, and what training "
+                        f"keeps beside them, need more than this process can have ({memory.text(available())}); smaller images, "
+                        "fewer blocks or a smaller --model need less") from error
 
 
 @contextlib.contextmanager
@@ -29,12 +50,10 @@ def named(model, config: Config, *, replicas: int):
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
-        said = _SAID.search(error.message)
-        if not said:
-            raise
+        said = _said(error)
         advice = memory.advice(model, rows=config.global_batch_size, replicas=replicas,
                                grad_accum_steps=config.grad_accum_steps)
-        raise UserError(f"out of memory ({said[0]}): {advice}; another batch needs another --model_dir") from error
+        raise UserError(f"out of memory ({said}): {advice}; another batch needs another --model_dir") from error
 
 
 def warning(model, config: Config, *, local_replicas: int, replicas: int) -> str:

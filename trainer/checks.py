@@ -3,13 +3,16 @@
     checks.pairs(config, given)          # only what the command gives is held against it
     checks.on_devices(config, plan)
     checks.fit(config, info, given, workers)
+    checks.values(config, info)                  # of a run that begins
 """
 from input_pipeline import augment, datasets, test_time
 from input_pipeline.rules import shown
 from models import registry
-from trainer import devices, names
+from trainer import devices, names, transfer
 from trainer.config import FIELDS, Config, UserError
 
+NEAR = 0.1  # of their range: values that a network may be given in place of those that it is made for
+PROBES = ([0.0, 0.0, 0.0], [255.0, 255.0, 255.0], [255.0, 0.0, 0.0])  # colours: black, white, red
 # Which sums over replicas a strategy can be told to use; the other strategies have one of their own.
 ALL_REDUCE = {"mirrored": ("nccl", "hierarchical_copy", "reduction_to_one_device"),
               "multi_worker": ("nccl", "ring")}
@@ -61,6 +64,9 @@ def pairs(config: Config, given: dict) -> None:
     if config.freeze and not config.pretrained_weights and not config.init_from:
         raise UserError("--freeze=true without --pretrained_weights or --init_from: random layers would stay random; "
                         "give one of them")
+    if config.optimizer == "muon_sgd" and config.freeze and (config.unfreeze_steps or config.unfreeze_epochs):
+        conflict("optimizer", "freeze", "muon_sgd holds the norm of all filters, also of those that do not learn yet; give another "
+                 "--optimizer, or leave out --unfreeze_steps and --unfreeze_epochs")
     if given.get("pretrained_weights") and given.get("init_from"):
         conflict("pretrained_weights", "init_from", "both give first weights; give one of them")
     if given.get("batch_norm_momentum") and not registry.check(config.model).batch_norm:
@@ -83,7 +89,7 @@ def _decay(config: Config, given: dict, conflict) -> None:
                 conflict(name, "lr_schedule", "a constant rate does not decay; leave one of them out")
     if given.get("staircase") and schedule != "exponential":
         conflict("staircase", "lr_schedule", "only an exponential decay has stairs; leave one of them out")
-    if schedule == "piecewise" and not any(boundaries) and not config.decay_epochs:
+    if schedule == "piecewise" and not (any(boundaries) or config.decay_epochs or config.unfreeze_steps or config.unfreeze_epochs):
         raise UserError("--lr_schedule=piecewise needs boundaries; give --decay_steps=100,200, say")
     if schedule != "piecewise" and len(boundaries) > 1:
         conflict("decay_steps", "lr_schedule", "several boundaries belong to piecewise; give one number")
@@ -137,6 +143,30 @@ def batch(config: Config, replicas: int) -> None:
         raise UserError(f"--global_batch_size={config.global_batch_size} must divide by {parts} ({replicas} "
                         f"replica{'s' * (replicas > 1)} x --grad_accum_steps={config.grad_accum_steps}); "
                         f"the nearest that do: {sizes}; or change the number of replicas")
+
+
+def values(config: Config, info: datasets.Info) -> None:
+    """UserError where images become other numbers than the network's weights of ImageNet are made for, or than it can restore."""
+    network, augmentation = registry.check(config.model), augment.parse(config.augment)
+    said = f"--augment={shown(config.augment)} with"
+    if config.pretrained_weights == transfer.IMAGENET and network.imagenet_values is not None:
+        wanted = augment.parse(network.imagenet_values)
+        black, *_ = values = [wanted.pixel(color) for color in PROBES]
+        found = [augmentation.pixel(color) for color in PROBES]
+        near = NEAR * (values[1][0] - black[0])
+        if None in found or max(abs(a - b) for one, other in zip(found, values) for a, b in zip(one, other)) > near:
+            right = network.imagenet_values
+            fix = f"made by {right}; end the list with it" if right else "of 0 to 255; leave out what changes them"
+            raise UserError(f"{said} --pretrained_weights={transfer.IMAGENET}: the weights of --model={config.model} are for values "
+                            f"{fix}, or give the weights' file itself to do otherwise")
+    if network.restores and len(info.input_shape) == 3:
+        least, most = network.restores
+        found = [value for level in (0, info.brightest) for value in augmentation.pixel([level] * info.input_shape[2]) or ()]
+        near = NEAR * (most - least)
+        if found and not least - near <= min(found) <= max(found) <= most + near:
+            std = info.brightest / (most - least)
+            raise UserError(f"{said} --model={config.model}: images become {min(found):.3g} to {max(found):.3g}, and this network "
+                            f"restores {least} to {most}; give normalize:{-least * std:g}:{std:g}")
 
 
 # What only some tasks know: the option, and the task that does.

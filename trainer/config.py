@@ -47,7 +47,7 @@ class Config:
                        at_least=0)
     init_from: str = option("", "another run's --model_dir (or a checkpoint prefix): start from its weights (moving "
                             "averages where it has them), step 0", group=WHAT, kind="path", may_change=True)
-    pretrained_weights: str = option("", "weights of the network below its head: a .weights.h5 or .npz file, or imagenet "
+    pretrained_weights: str = option("", "weights of the network below its head: an .h5 or .npz file, or imagenet "
                                      "(looked for in --data_dir/weights, downloaded with --download)", group=WHAT,
                                      kind="path")
     freeze: bool = option(False, "train the head alone; the layers below it and their batch statistics stay as they are",
@@ -66,7 +66,7 @@ class Config:
     top: str = option("average", "of a network of applications/: the mean over all positions and a dense layer, a dense "
                       "layer on all positions, or Keras's own last layers", group=WHAT,
                       choices=("average", "flatten", "own"))
-    blocks: tuple = option((), "of each stage of a resnet, such as 2,2,2,2 (default: the network's own)", group=WHAT,
+    blocks: tuple = option((), "of each stage of a resnet or densenet, such as 2,2,2,2 (default: the network's own)", group=WHAT,
                            kind="ints", at_least=1)
     local: str = option("dense", "the tutorial network's local3 and local4", group=WHAT,
                         choices=("dense", "locally_connected"))
@@ -86,7 +86,8 @@ class Config:
     lr_schedule: str = option("cosine", "how the rate changes with the step", group=OPTIMISATION,
                               choices=names.SCHEDULES)
     decay_steps: tuple = option((), "steps a decay (exponential), steps to zero (cosine, linear), comma-separated "
-                                "boundaries (piecewise); 0: --decay_epochs, else the whole run", group=OPTIMISATION,
+                                "boundaries (piecewise); 0: --decay_epochs, else where --freeze ends (piecewise) or "
+                                "the whole run", group=OPTIMISATION,
                                 kind="ints", at_least=0)
     decay_epochs: float = option(0.0, "--decay_steps in passes over the training set (0: --decay_steps says it)",
                                  group=OPTIMISATION, at_least=0)

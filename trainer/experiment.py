@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from input_pipeline import augment, datasets, pipeline
-from models import layers, registry
+from models import layers, registry, shrinking
 from trainer import checks, inner_loop, muon_sgd, optimizers, schedules, task, transfer, watch
 from trainer import step as step_lib
 from trainer.config import TRANSIENT, Config, UserError, data_options
@@ -35,6 +35,9 @@ def build_model(config: Config, info: datasets.Info) -> keras.Model:
         model = registry.build(config.model, input_shape=augment.check(config.augment, info.input_shape),
                                classes=config.classes, outputs=info.target_shape[0] if info.target_shape else 0,
                                sync_batch_norm=config.sync_batch_norm, **options)
+    except shrinking.TooSmall as error:
+        raise UserError(f"--model={config.model} cannot be built: {error}; resize:{max(error.needed)} in --augment gives such "
+                        "images") from error
     except ValueError as error:
         raise UserError(f"--model={config.model} cannot be built: {error}") from error
     if config.batch_norm_momentum:

@@ -15,7 +15,7 @@ DECOUPLED = ("adamw", "lamb", "lars", "muon", "muon_sgd")
 MOMENTUM = ("sgd", "rmsprop", "lars", "muon", "muon_sgd")
 
 # Last words of the names of metrics of which less is better; of the others more is.
-LOWER_IS_BETTER = ("loss", "mse", "mae", "error")
+LOWER_IS_BETTER = ("loss", "mse", "rmse", "mae", "mape", "error", "perplexity")
 
 
 def score(metric: str, value: float) -> float:

@@ -191,8 +191,9 @@ def flowers_transfer() -> Config:
     return Config(
         recipe="flowers_transfer", model="applications/MobileNetV2", dataset="flowers", image_size=192,
         pretrained_weights="imagenet", freeze=True, unfreeze_epochs=8, augment="flip,normalize:127.5:127.5",
-        train_epochs=16, global_batch_size=32, optimizer="adam", learning_rate=0.001, lr_schedule="piecewise",
-        decay_epochs=8, decay_rate=0.02, ema_decay=0.99, summary_steps=100, histogram_steps=0, checkpoint_steps=200)
+        train_epochs=16, global_batch_size=32, optimizer="adam", learning_rate=0.001,
+        lr_schedule="piecewise", decay_rate=0.02,  # where all of it begins to learn
+        ema_decay=0.99, summary_steps=100, histogram_steps=0, checkpoint_steps=200)
 
 
 def flowers_mobilenet() -> Config:

@@ -79,7 +79,11 @@ def _start(recipe: Config, given: dict) -> Config:
         # Decay in the loss and decay in the update are not on one scale.
         gone += ["weight_decay"] * ((config.optimizer in names.DECOUPLED) != (recipe.optimizer in names.DECOUPLED))
     gone += [name for name in registry.OPTIONS if name not in registry.NETWORKS[config.model].options]
-    return dataclasses.replace(config, **{name: FIELDS[name].default for name in gone if name not in given})
+    config = dataclasses.replace(config, **{name: FIELDS[name].default for name in gone if name not in given})
+    boundaries = any(config.decay_steps) or config.decay_epochs or config.unfreeze_steps or config.unfreeze_epochs
+    if config.lr_schedule == "piecewise" and "lr_schedule" not in given and not boundaries:  # of layers that stay frozen
+        config = dataclasses.replace(config, lr_schedule="constant")
+    return config
 
 
 def _check_model_dir(model_dir: str) -> None:
@@ -152,6 +156,8 @@ def _durations(config: Config, given: dict, info: datasets.Info, *, fresh: bool)
     decay = tuple(step for step in config.decay_steps if step)
     if not decay and config.decay_epochs:
         decay = (max(1, int(steps("decay_epochs"))),)
+    elif not decay and config.lr_schedule == "piecewise":
+        decay = (config.unfreeze_steps,)
     config = dataclasses.replace(config, decay_steps=decay or (config.train_steps,))
     if "warmup_steps" not in given and config.lr_schedule in ("cosine", "linear"):  # a recipe's, in a shorter run
         config = dataclasses.replace(config, warmup_steps=min(config.warmup_steps, config.decay_steps[0] // 10))
@@ -171,6 +177,7 @@ def _last_checks(config: Config, given: dict, info: datasets.Info, plan: devices
                         f"--train_steps={config.train_steps}; lower it")
     checks.fit(config, info, given, plan.workers)
     if not has_checkpoint(config.model_dir):
+        checks.values(config, info)
         transfer.check(config)
     if config.init_from:
         files.check(config.init_from, "init_from")

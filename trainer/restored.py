@@ -153,7 +153,7 @@ def load(found: Found) -> Restored:
     import tensorflow as tf
 
     from input_pipeline import augment
-    from trainer import evaluate, experiment, task
+    from trainer import capacity, evaluate, experiment, task
     folder = place(config.model_dir, "checkpoints")
     try:
         kind, values = next(iter(weights(folder, found.step).items()))
@@ -161,7 +161,7 @@ def load(found: Found) -> Restored:
         wrong = manifest.damage(folder, found.step) or f"{type(error).__name__}: {error}"
         raise UserError(f"checkpoint {found.step} of {shown(config.model_dir)} cannot be read: {wrong}; "
                         "give another --step") from error
-    with scope.scope():
+    with scope.scope(), capacity.building(config):
         model = experiment.build_model(config, info)
     for variable in model.variables:
         value = values.get(variable.path)

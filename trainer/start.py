@@ -5,7 +5,7 @@
 import json
 import sys
 
-from trainer import checkpoint, distribution, manifest, summaries, transfer, watch
+from trainer import capacity, checkpoint, distribution, manifest, summaries, transfer, watch
 from trainer.config import UserError
 from trainer.experiment import Experiment
 from trainer.places import place
@@ -71,7 +71,8 @@ def warm_start(experiment: Experiment, source: str) -> str:
 
 def dry_run(run: Run, strategy) -> int:
     """Prints the resolved configuration, devices, batch arithmetic and the table of layers."""
-    experiment = Experiment(run, strategy)
+    with capacity.building(run.config):
+        experiment = Experiment(run, strategy)
     print(json.dumps(vars(run.config), indent=1))
     for line in distribution.describe(strategy, run.config, run.plan):
         print(line)

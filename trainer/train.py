@@ -14,7 +14,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from trainer import capacity, checkpoint, distribution, files, reading, signals, stopping, summaries, watch, workers
+from trainer import capacity, checkpoint, distribution, files, reading, signals, stopping, summaries, transfer, watch, workers
 from trainer import start as start_lib
 from trainer.cadence import every, next_event, shown
 from trainer.experiment import Experiment, write_config
@@ -59,13 +59,14 @@ def _run(run: Run, watchdog: Watchdog) -> int:
         if chief:
             stack.enter_context(watch.exclusive(folder / "train" / ".lock", f"another trainer works on {folder}"))
         console = Console(config.progress if chief else "none", sys.stdout)
-        experiment = Experiment(run, strategy)
+        with capacity.building(config):
+            experiment = Experiment(run, strategy)
         start, how = start_lib.begin(experiment, run)
         workers.agree(strategy, run.plan, start, model_dir=config.model_dir)
         replicas, local = strategy.num_replicas_in_sync, run.plan.replicas // run.plan.workers
         short = run.plan.kind == "CPU" and capacity.warning(experiment.model, config, local_replicas=local, replicas=replicas)
         for line in [*run.info.notes, *distribution.describe(strategy, config, run.plan), summaries.layer_table(experiment.model), how,
-                     *[short] * bool(short)]:
+                     *filter(None, [transfer.stages(config), short])]:
             console.message(line)
         if chief:
             write_config(config, run.info)

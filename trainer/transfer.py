@@ -115,6 +115,15 @@ def prepare(config: Config, model: "keras.Model") -> None:
         (pretrained.unfreeze if config.unfreeze_steps else pretrained.freeze)(model)
 
 
+def stages(config: Config) -> str:
+    """A line on which layers learn when; "" where all always do."""
+    until, end = config.unfreeze_steps, config.train_steps
+    if not config.freeze or not until:
+        return "the head alone learns" * config.freeze
+    return (f"the head alone learns until step {until}, then all layers" if until < end else
+            f"the head alone learns: the run ends at step {end}, before step {until}, from which all layers would")
+
+
 def head_variables(model: "keras.Model") -> list["keras.Variable"]:
     """The variables that learn while the rest is frozen."""
     from models import pretrained

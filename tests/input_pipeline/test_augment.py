@@ -17,8 +17,8 @@ EXAMPLES = {
     "normalize": "normalize:0:16", "normalize_rgb": RGB, "resize": "resize:6", "hue": "hue:0.2",
     "saturation": "saturation:0.5:1.5", "random_resized_crop": "random_resized_crop:6:0.3",
     "cutout": "cutout:3", "random_erasing": "random_erasing:0.9", "mixup": "mixup:0.7", "cutmix": "cutmix:1",
-    "mask": "mask:0.5"}
-FIXED = {"standardize", "normalize", "normalize_rgb", "resize"}  # the same in training and evaluation
+    "mask": "mask:0.5", "bgr": "bgr"}
+FIXED = {"standardize", "normalize", "normalize_rgb", "resize", "bgr"}  # the same in training and evaluation
 SEEN = {"crop", "random_resized_crop", *FIXED}  # what evaluation sees of an operation; of all others nothing
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 9, 8, 3), dtype=np.uint8)
 
@@ -138,7 +138,7 @@ def test_numbers_as_they_are_usually_written_are_read(text):
     augment.check(text, (32, 32, 3))
 
 
-@pytest.mark.parametrize("text", ["hue:0.1", "saturation:0:2", RGB])
+@pytest.mark.parametrize("text", ["hue:0.1", "saturation:0:2", "bgr", RGB])
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_operations_on_colours_refuse_other_images(text, channels):
     with pytest.raises(ValueError, match=f"{text}.*8x8x{channels}.*{channels} channel.*red, green and blue"):
@@ -146,7 +146,7 @@ def test_operations_on_colours_refuse_other_images(text, channels):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
-@pytest.mark.parametrize("name", sorted(set(EXAMPLES) - {"hue", "saturation", "normalize_rgb"}))
+@pytest.mark.parametrize("name", sorted(set(EXAMPLES) - {"hue", "saturation", "normalize_rgb", "bgr"}))
 def test_all_others_take_any_channels(name, channels):
     """As each channel by itself, where the channels are equal (and none is set to zero by itself)."""
     images = np.repeat(IMAGES[..., :1], channels, axis=-1)
@@ -211,13 +211,22 @@ def test_what_mixes_and_what_corrupts_is_known_from_the_text():
 
 
 @pytest.mark.parametrize("text", ["", "normalize:128:128,mask:0.5", f"flip,brightness:63,{RGB}",
-                                  "contrast:0.2:1.8,normalize:3:2,normalize:-1:0.5,cutout:3"])
+                                  "contrast:0.2:1.8,normalize:3:2,normalize:-1:0.5,cutout:3", f"bgr,{RGB}"])
 def test_the_inverse_gives_back_raw_units(text):
     """Mutation: undo in the order of the list."""
     augmentation = augment.parse(text)
     augment.check_inverse(text)
     assert augmentation.is_invertible
     np.testing.assert_allclose(augmentation.inverse(augmentation.evaluate(IMAGES)), IMAGES, atol=1e-3)
+
+
+@pytest.mark.parametrize("text", ["", f"flip,{RGB},bgr,brightness:3", f"bgr,{RGB}", "normalize:3:2,hue:0.1,normalize:-1:0.5"])
+def test_one_pixel_is_what_evaluation_makes_of_an_image_of_its_colour(text):
+    """Mutations: the order of the list; a channel's mean for all."""
+    color = [200.0, 30.0, 90.0]
+    image = augment.parse(text).evaluate(np.broadcast_to(np.float32(color), (1, 4, 5, 3))).numpy()
+    np.testing.assert_allclose(image, np.broadcast_to(augment.parse(text).pixel(color), (1, 4, 5, 3)), rtol=1e-5)
+    assert augment.parse("standardize,bgr").pixel(color) is None
 
 
 def test_the_inverse_of_a_crop_is_its_values():

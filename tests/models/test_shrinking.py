@@ -73,11 +73,14 @@ def test_the_size_that_is_asked_for_is_the_smallest_that_works(name):
 
 
 @pytest.mark.parametrize("name, smallest", [
-    ("lenet5", 12), ("alexnet", 64), ("vgg16_small", 32), ("densenet40", 4), ("flowers_cnn", 16)])
-def test_networks_name_their_smallest_image(name, smallest):
-    below = smallest - 1
-    asked = rf"layer '\w+' .* at least {smallest}x{smallest} \(these are {below}x{below}\)"
-    with pytest.raises(ValueError, match=asked):
+    ("lenet5", 12), ("alexnet", 64), ("vgg16_small", 32), ("densenet40", 4), ("flowers_cnn", 16), ("cifar10_fast", 9),
+    ("applications/MobileNetV2", 32)])
+@pytest.mark.parametrize("much", [False, True])
+def test_networks_name_their_smallest_image(name, smallest, much):
+    """Also of images that an earlier layer shrinks to nothing. Mutations: what the first layer needs; a layer without its size."""
+    below = smallest // 2 if much else smallest - 1
+    asked = rf"(layer '\w+' |the network takes no smaller images).* at least {smallest}x{smallest} \(these are {below}x{below}\)"
+    with pytest.raises(shrinking.TooSmall, match=asked):
         registry.build(name, input_shape=(below, below, 3), classes=5)
     model = registry.build(name, input_shape=(smallest, smallest, 3), classes=5)
     assert model(np.ones((1, smallest, smallest, 3), np.float32)).shape == (1, 5)

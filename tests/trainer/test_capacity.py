@@ -37,6 +37,17 @@ def test_a_run_that_does_not_fit_is_one_line_with_numbers(tmp_path):
         assert "'conv1'" in line and "fewer blocks" in line
 
 
+def test_weights_that_do_not_fit_are_one_line_with_numbers(tmp_path):
+    """33 GB for the first layer. Mutation: the network is built outside: a traceback, and code 1, after which launchers start anew."""
+    command = runs.command("trainer.main", f"--model_dir={tmp_path / 'm'}", "--model=flowers_dense", "--augment=resize:4096",
+                           *FLAGS[3:])
+    done = subprocess.run(["bash", "-c", f'ulimit -v {LIMIT // 1024}; exec "$@"', "bash", *command], cwd=runs.ROOT, text=True,
+                          capture_output=True, timeout=300, env=runs.environment())
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr[-4000:]
+    assert done.stderr.startswith("trainer: out of memory (OOM when allocating tensor with shape[16777216,500]")
+    assert "--model=flowers_dense" in done.stderr and "(7.0 GiB)" in done.stderr and "a smaller --model" in done.stderr
+
+
 def small() -> tuple:
     return registry.build("digits_cnn", input_shape=(8, 8, 1), classes=10), Config(global_batch_size=64)
 

@@ -42,6 +42,8 @@ OPTIONS = [wrong(*arguments, says=says) for *arguments, says in [
     ("--decay_steps=5,10",
      "--decay_steps=5,10 with --lr_schedule=cosine: several boundaries belong to piecewise"),
     ("--lr_schedule=piecewise", "--lr_schedule=piecewise needs boundaries; give --decay_steps=100,200"),
+    ("--optimizer=muon_sgd", "--init_from=x", "--freeze", "--unfreeze_steps=5",
+     "--optimizer=muon_sgd with --freeze=true: muon_sgd holds the norm of all filters"),
     ("--lr_schedule=piecewise", "--decay_steps=0", "--lr_schedule=piecewise needs boundaries"),
     ("--lr_schedule=piecewise", "--decay_steps=10,5",
      "--decay_steps=10,5 must rise from boundary to boundary"),

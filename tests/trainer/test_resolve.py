@@ -73,3 +73,61 @@ def test_one_class_is_nothing_to_tell_apart(model, fine):
     refused = pytest.raises(resolve.UserError, match="all its images are of one class, cat; give a folder")
     with contextlib.nullcontext() if fine else refused:
         resolve.checks.fit(config, info, {}, 1)
+
+
+def transferred(**given):
+    """The values of flowers_transfer with flags, for 2,937 photos."""
+    recipe = resolve.recipes.RECIPES["flowers_transfer"]()
+    config = resolve._start(recipe, given)
+    resolve.checks.pairs(config, given)
+    return resolve._durations(config, given, resolve.datasets.facts("flowers"), fresh=True)
+
+
+@pytest.mark.parametrize("given, unfreeze, decay, said", [
+    ({}, 734, 734, "the head alone learns until step 734, then all layers"),
+    ({"train_epochs": 8.0, "unfreeze_epochs": 4.0}, 367, 367, "the head alone learns until step 367, then all layers"),
+    ({"unfreeze_steps": 100}, 100, 100, "the head alone learns until step 100, then all layers"),
+    ({"unfreeze_steps": 100, "decay_steps": (200,)}, 100, 200, "the head alone learns until step 100, then all layers"),
+    ({"train_steps": 20}, 734, 734, "the head alone learns: the run ends at step 20, before step 734, from which all layers would"),
+    ({"unfreeze_epochs": 0.0}, 0, 1469, "the head alone learns"),
+    ({"freeze": False}, 0, 1469, ""),
+])
+def test_the_smaller_rate_begins_where_all_layers_begin_to_learn(given, unfreeze, decay, said):
+    """Mutations: a boundary of the recipe's own; a schedule without boundaries where nothing is unfrozen."""
+    config = transferred(**given)
+    assert (config.unfreeze_steps, config.decay_steps) == (unfreeze, (decay,))
+    assert config.lr_schedule == ("piecewise" if unfreeze else "constant")
+    assert resolve.transfer.stages(config) == said
+
+
+def images(network: str, augmentation: str, **changes):
+    config = dataclasses.replace(resolve.recipes.digits(), model=network, augment=augmentation, **changes)
+    resolve.checks.values(config, resolve.datasets.facts("digits" if changes.get("dataset") == "digits" else "cifar10"))
+
+
+@pytest.mark.parametrize("network, wanted", [
+    ("MobileNetV2", "normalize:127.5:127.5"), ("DenseNet121", "normalize_rgb:123.675:116.28:103.53:58.395:57.12:57.375"),
+    ("VGG16", "normalize_rgb:123.68:116.779:103.939:1:1:1,bgr"), ("EfficientNetB0", "")])
+def test_weights_of_imagenet_get_the_values_that_they_are_made_for(network, wanted):
+    """A little off passes. Mutations: any values; the channels' order is not looked at."""
+    network = f"applications/{network}"
+    images(network, ",".join(filter(None, ["flip", "brightness:9", wanted])), pretrained_weights="imagenet")
+    images("applications/MobileNetV2", "normalize:120:130", pretrained_weights="imagenet")
+    for other in {"", "normalize:127.5:127.5", "normalize_rgb:123.68:116.779:103.939:1:1:1", "standardize"} - {wanted}:
+        images(network, other, pretrained_weights="weights.h5")
+        with pytest.raises(resolve.UserError, match=f"the weights of --model={network} are for values (made by {wanted}|of 0 to)"):
+            images(network, other, pretrained_weights="imagenet")
+
+
+@pytest.mark.parametrize("network, augmentation, dataset, wrong", [
+    ("autoencoder", "normalize:128:128,mask:0.5", "cifar10", ""), ("autoencoder", "normalize:8:8", "digits", ""),
+    ("autoencoder", "normalize:8:8", "cifar10", "images become -1 to 30.9, and this network restores -1 to 1; give normalize:127.5:127.5"),
+    ("autoencoder_sigmoid", "normalize:0:255", "cifar10", ""),
+    ("autoencoder_sigmoid", "normalize:8:8", "digits", "images become -1 to 1, and this network restores 0 to 1; give normalize:0:16"),
+    ("autoencoder_conv_nearest", "normalize:120.7:64.2", "cifar10", "images become -1.88 to 2.09, and this network restores -1 to 1"),
+    ("lenet5", "", "cifar10", "")])
+def test_what_is_to_be_restored_can_be(network, augmentation, dataset, wrong):
+    """Mutation: targets out of the last layer's reach."""
+    refused = pytest.raises(resolve.UserError, match=wrong) if wrong else contextlib.nullcontext()
+    with refused:
+        images(network, augmentation, dataset=dataset)

@@ -6,7 +6,7 @@ differ between replicas.
 The network is Keras's, cloned layer by layer: batch normalisation and dropout (stochastic depth too) are
 replaced, with the same names, variables and constants, so that weights made for Keras's network fit this one
 (`models.pretrained`). The images are what Keras's documentation of the network asks for: some hold their own
-preprocessing, some take -1 to 1.
+preprocessing, some take -1 to 1 (`application_names.IMAGENET_VALUES`).
 """
 
 import concurrent.futures

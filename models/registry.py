@@ -15,6 +15,8 @@ import difflib
 import importlib
 import typing
 
+from models import application_names
+
 if typing.TYPE_CHECKING:
     import keras
 
@@ -206,34 +208,6 @@ NETWORKS: dict[str, Network] = {
     },
 }
 
-# keras.applications of Keras 3.15, without TensorFlow: a test compares.
-APPLICATIONS = (
-    "ConvNeXtTiny", "ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtXLarge",
-    "DenseNet121", "DenseNet169", "DenseNet201",
-    "EfficientNetB0", "EfficientNetB1", "EfficientNetB2", "EfficientNetB3",
-    "EfficientNetB4", "EfficientNetB5", "EfficientNetB6", "EfficientNetB7",
-    "EfficientNetV2B0", "EfficientNetV2B1", "EfficientNetV2B2", "EfficientNetV2B3",
-    "EfficientNetV2S", "EfficientNetV2M", "EfficientNetV2L",
-    "InceptionResNetV2", "InceptionV3", "MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large",
-    "NASNetMobile", "NASNetLarge", "ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2",
-    "VGG16", "VGG19", "Xception",
-)
-# How Keras's documentation of each network wants images of 0 to 255 prepared; of those left out: they do it themselves.
-IMAGENET_VALUES = {
-    "normalize:127.5:127.5": ("MobileNet", "MobileNetV2", "Inception", "Xception", "NASNet", "ResNet50V2", "ResNet101V2",
-                              "ResNet152V2"),
-    "normalize_rgb:123.68:116.779:103.939:1:1:1,bgr": ("ResNet50", "ResNet101", "ResNet152", "VGG"),
-    "normalize_rgb:123.675:116.28:103.53:58.395:57.12:57.375": ("DenseNet",),
-}
-
-
-def _imagenet_values(application: str) -> str:
-    """The entry of IMAGENET_VALUES that begins most like the network's name; "" where there is none."""
-    found = [(len(start), text) for text, starts in IMAGENET_VALUES.items() for start in starts
-             if application.startswith(start) and not application.startswith("MobileNetV3")]
-    return max(found, default=(0, ""))[1]
-
-
 NETWORKS |= {
     f"applications/{application}": Network(
         builder="models.applications:build",
@@ -242,9 +216,9 @@ NETWORKS |= {
         options=("top",),
         batch_norm=not application.startswith(("ConvNeXt", "VGG")),
         dropout=application.startswith("EfficientNet"),
-        imagenet_values=_imagenet_values(application),
+        imagenet_values=application_names.imagenet_values(application),
     )
-    for application in APPLICATIONS
+    for application in application_names.APPLICATIONS
 }
 NAMES = tuple(NETWORKS)  # what --model may be
 

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from models import applications, layers, registry
+from models import application_names, applications, layers, registry
 
 # A Sequential inside, a normalisation with weights and dropout of rows, names that Keras counts up, depthwise.
 CLONED = {"MobileNetV2": 32, "MobileNetV3Small": 32}
@@ -50,7 +50,7 @@ def compare(application, size):
 
 def test_every_name_of_keras_is_known_and_no_other():
     theirs = {name for name in dir(keras.applications) if callable(getattr(keras.applications, name))}
-    assert set(registry.APPLICATIONS) == theirs and len(registry.APPLICATIONS) == len(theirs)
+    assert set(application_names.APPLICATIONS) == theirs and len(application_names.APPLICATIONS) == len(theirs)
     for name in theirs:
         assert registry.check(f"applications/{name}", top="own").options == ("top",)
 

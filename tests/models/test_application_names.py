@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from input_pipeline import augment
-from models import registry
+from models import application_names, registry
 
 
 def _module(application: str):
@@ -14,7 +14,7 @@ def _module(application: str):
     return importlib.import_module(getattr(keras.applications, application).__module__)
 
 
-@pytest.mark.parametrize("application", registry.APPLICATIONS)
+@pytest.mark.parametrize("application", application_names.APPLICATIONS)
 def test_the_values_are_those_of_keras(application):
     """Mutations: ResNet50V2 as ResNet50; MobileNetV3 as MobileNet; the channels' order."""
     images = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3)).astype(np.float32)

@@ -77,6 +77,9 @@ def write(work: Work, output: str, *, shard_bytes: int, skip_broken: bool = Fals
     same waits for the first.
     """
     output = os.path.realpath(output)  # a link's target is replaced, not the link
+    if os.path.ismount(output):
+        raise ValueError(f"{output} is a mount point, which nothing can take the place of; name a folder in it, such as "
+                         f"{os.path.join(output, 'shards')}")
     staging = output + shards.CONVERTING
     progress = progress or Progress(sys.stderr, unit="images")
     identity = hashlib.sha256(f"{work.identity} {shard_bytes}".encode()).hexdigest()

@@ -20,6 +20,7 @@ from launch import manifest, spec
 from launch.manifest import LABEL, WORKER, KubernetesJob
 
 GROUP = {"group": "jobset.x-k8s.io", "version": "v1alpha2", "plural": "jobsets"}
+POLL_SECS, GONE_SECS = 2.0, 300.0
 EVERYTHING_GONE = "Foreground"  # deletion: the JobSet goes after its pods
 
 
@@ -55,7 +56,8 @@ class Cluster:
         except self._library.client.ApiException as error:
             if error.status == 404 and missing is not None:
                 return missing
-            raise UserError(f"{what}: the API server says {error.status} {error.reason}: {_reason(error)}") from None
+            fix = "; give --action=cancel first, or another --name" * (error.status == 409)
+            raise UserError(f"{what}: the API server says {error.status} {error.reason}: {_reason(error)}{fix}") from None
         except (OSError, self._library.client.rest.urllib3.exceptions.HTTPError) as error:
             raise UserError(f"{what}: the API server cannot be reached: {error}") from None
 
@@ -88,7 +90,7 @@ class Cluster:
                 raise UserError(f"{name} has no pod of its chief; see --action=status")
             if chiefs[-1].status.phase != "Pending":
                 break
-            sleep(2.0)
+            sleep(POLL_SECS)
         stream = self.ask("log", self._core.read_namespaced_pod_log, chiefs[-1].metadata.name, self.namespace,
                           follow=True, _preload_content=False)
         rest = b""
@@ -99,10 +101,15 @@ class Cluster:
         if rest:
             show(rest.decode(errors="replace"))
 
-    def cancel(self, name: str) -> bool:
-        """Deletes both objects; whether there was a JobSet."""
+    def cancel(self, name: str, sleep: Callable[[float], None] = time.sleep) -> bool:
+        """Deletes both objects, the policy once no pod is left that it guards; whether there was a JobSet."""
         found = self.ask("JobSet", self._jobsets.delete_namespaced_custom_object, namespace=self.namespace, name=name,
                          propagation_policy=EVERYTHING_GONE, missing={}, **GROUP)
+        end = time.monotonic() + GONE_SECS
+        while self._pods(name):
+            if time.monotonic() > end:
+                raise UserError(f"{name} is deleted, but pods of it are still there, and so is its NetworkPolicy; give the command again")
+            sleep(POLL_SECS)
         self._delete_policy(name)
         return bool(found)
 

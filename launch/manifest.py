@@ -5,7 +5,7 @@
 Workers with GPUs or CPUs are the pods of one indexed job; each builds TF_CONFIG from its completion index and the host
 names that the JobSet's headless service gives them. A TPU slice of one host is driven there; the hosts of larger ones,
 and of several slices, run TensorFlow's server, and one worker drives them. The first failure ends all pods; the JobSet
-starts them again, except after codes 2 and 3.
+starts them again, except after codes 2 and 3. An evaluator's code 2 ends the evaluator alone.
 """
 import dataclasses
 import math
@@ -23,6 +23,8 @@ VOLUME = "/data"  # where --claim is mounted
 LABEL = "jobset.sigs.k8s.io/jobset-name"  # which JobSet's controller puts on every pod
 EXCLUSIVE = "alpha.jobset.sigs.k8s.io/exclusive-topology"  # a slice's pods in one node pool, and no other slice's there
 SLICE = "metadata.annotations['jobset.sigs.k8s.io/job-index']"
+# Of the evaluator: a command that is wrong for it, such as a split that the data have not, ends it, and not the training.
+ALONE = f'"$@" & trap "kill $!" TERM; wait $!; code=$?; [ $code = {WRONG} ] || exit $code'
 DNS_LABEL = "[a-z]([a-z0-9-]{0,38}[a-z0-9])?"
 QUANTITY = r"[0-9]+(\.[0-9]+)?(m|[kMGTP]i?)?"
 
@@ -87,10 +89,19 @@ class KubernetesJob(spec.Job):
         return f"{VOLUME}/{given}" if self.claim and "model_dir" not in self.trainer else given
 
     @property
+    def chips(self) -> int:
+        """Of one TPU slice."""
+        return math.prod(int(side) for side in self.topology.split("x"))
+
+    @property
     def hosts(self) -> int:
         """Of one TPU slice."""
-        chips = math.prod(int(side) for side in self.topology.split("x"))
-        return math.ceil(chips / self.chips_per_host)
+        return math.ceil(self.chips / self.chips_per_host)
+
+    @property
+    def chips_of_pod(self) -> int:
+        """Of each pod of a TPU slice, which may be a part of a host."""
+        return min(self.chips, self.chips_per_host)
 
     @property
     def served(self) -> bool:
@@ -108,7 +119,7 @@ def jobset(job: KubernetesJob) -> dict:
     if job.served:
         jobs.append(_tpu_hosts(job))
     if job.evaluator:
-        command = job.evaluator_command("python")
+        command = ["sh", "-c", ALONE, "sh", *job.evaluator_command("python")]
         pod = _pod(job, command, {"CUDA_VISIBLE_DEVICES": "-1"})
         jobs.append(_replicated(job, EVALUATOR, pod, restarts=job.max_restarts))
     return {
@@ -157,7 +168,7 @@ def _worker(job: KubernetesJob) -> dict:
         variables["KUBE_GOOGLE_CLOUD_TPU_ENDPOINTS"] = ",".join(f"grpc://{host}:{TPU_PORT}" for host in servers)
     elif job.tpu:
         command.append("--tpu=local")
-        resources, nodes = {"google.com/tpu": job.chips_per_host}, _tpu_nodes(job)
+        resources, nodes = {"google.com/tpu": job.chips_of_pod}, _tpu_nodes(job)
     elif job.num_workers > 1:
         command = ["python", "-m", "launch.cluster", "--", *command]
         workers = job.pods(WORKER, 1, job.num_workers)
@@ -175,7 +186,7 @@ def _tpu_hosts(job: KubernetesJob) -> dict:
     if job.slices > 1:
         variables = {"MEGASCALE_NUM_SLICES": str(job.slices),
                      "MEGASCALE_COORDINATOR_ADDRESS": job.pods(TPU_HOST, 1, 1)[0]}
-    pod = _pod(job, ["python", "-m", "launch.tpu_server"], variables, {"google.com/tpu": job.chips_per_host}, _tpu_nodes(job))
+    pod = _pod(job, ["python", "-m", "launch.tpu_server"], variables, {"google.com/tpu": job.chips_of_pod}, _tpu_nodes(job))
     if job.slices > 1:
         number = {"valueFrom": {"fieldRef": {"fieldPath": SLICE}}}
         pod["containers"][0]["env"].append({"name": "MEGASCALE_SLICE_ID", **number})

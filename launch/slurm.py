@@ -27,7 +27,7 @@ cd {folder} || exit 2
 export PYTHONUNBUFFERED=1  # srun --unbuffered would be a terminal: progress bars, and stacks in pieces
 limit= cancelled= first=$(mktemp)
 trap 'rm -f "$first"' EXIT
-trap 'limit=1; scancel --signal=TERM "$SLURM_JOB_ID"' USR1  # the time limit is near: every worker, and not this script
+trap 'limit=1; scancel --signal=TERM "$SLURM_JOB_ID"; [ -z "$evaluating" ] || kill "$evaluator"' USR1  # the time limit is near: every worker, and not this script
 trap 'cancelled=1' TERM  # scancel or preemption: SLURM tells the workers itself, and requeues after the latter
 
 ended() {{  # waits for a process, also when a trap interrupts that, and returns its exit code
@@ -62,7 +62,14 @@ exit "$code"
 EVALUATOR = "CUDA_VISIBLE_DEVICES=-1 {command} &  # on the CPU\nevaluator=$!\n"
 EVALUATED = """# Training is done: the rest is evaluated, by an evaluator that crashed once more.
 if [ "$code" = 0 ] && [ -z "$cancelled" ]; then
-    ended "$evaluator" || CUDA_VISIBLE_DEVICES=-1 {command}; code=$?
+    evaluating=1
+    for start in 1 2; do
+        [ -z "$limit" ] || kill "$evaluator" 2>&-
+        ended "$evaluator"; code=$?
+        [ "$code" != 0 ] && [ $start = 1 ] && [ -z "$limit$cancelled" ] || break
+        CUDA_VISIBLE_DEVICES=-1 {command} &
+        evaluator=$!
+    done
 else
     kill "$evaluator" 2>&-
 fi

@@ -44,9 +44,11 @@ grep -Ev '^(tensorflow|tensorboard|pytest.*|hypothesis)==' requirements.txt > re
 touch .venv/.installed"""
 SERVER = f"""cd {FOLDER}; pgrep -f '[s]tart_grpc_tpu_worker' > /dev/null || \
 (setsid nohup .venv/bin/start_grpc_tpu_worker > server.log 2>&1 < /dev/null &)"""
-START = """cd {folder}
-if [ -e run.pid ] && kill -0 $(cat run.pid) 2>&-; then echo 'it runs already; see --action=follow' >&2; exit 2; fi
-setsid nohup {command} > run.log 2>&1 < /dev/null &
+FREE = "if [ -e run.pid ] && kill -0 $(cat run.pid) 2>&-; then echo 'it runs already; see --action=follow' >&2; exit 2; fi"
+IDLE = f"cd {FOLDER} 2>&- || exit 0\n{FREE}"  # looked at before the code there is replaced, too
+START = f"""cd {{folder}}
+{FREE}
+setsid nohup {{command}} > run.log 2>&1 < /dev/null &
 echo $! > run.pid"""
 FOLLOW = f"cd {FOLDER} && tail -n +1 --pid=$(cat run.pid) -F run.log"
 STOP = f"cd {FOLDER} && kill -TERM $(cat run.pid) && tail -n 0 --pid=$(cat run.pid) -F run.log"
@@ -122,7 +124,7 @@ def starting(job: TpuJob, archive: str) -> list[tuple[str, list[str]]]:
            *([f"--hang_timeout_secs={job.hang_timeout_secs:g}"] if job.hang_timeout_secs is not None else [])]
     run = [".venv/bin/python", "-m", "launch.local", *own, "--", *job.trainer_flags, *tpu]
     servers = [("start the TPU server on all hosts", ssh(job, "all", SERVER))] if job.several_hosts else []
-    return [("pack", ["tar", "-czf", archive, "--exclude=__pycache__", *COPIED]),
+    return [("see that nothing runs", ssh(job, "0", IDLE)), ("pack", ["tar", "-czf", archive, "--exclude=__pycache__", *COPIED]),
             ("copy to all hosts", ["gcloud", "compute", "tpus", "tpu-vm", "scp", archive, f"{job.name}:{FOLDER}.tar.gz",
                                    "--worker=all", *place(job)]),
             ("set up all hosts", ssh(job, "all", SET_UP)), *servers,

@@ -65,8 +65,9 @@ def _local_devices(config: Config, plan: devices.Plan) -> list[str]:
     local = plan.replicas // plan.workers
     if plan.kind == "GPU":
         if len(gpus) < local:
-            raise UserError(f"--num_gpus={local}: TensorFlow sees only {len(gpus)} GPUs (driver or CUDA missing?); "
-                            f"lower it, or add --emulate")
+            asked = f"--num_gpus={local}" if config.num_gpus else f"this machine has {local} GPU{'s' * (local > 1)}"
+            raise UserError(f"{asked}, but TensorFlow sees {len(gpus)}; install its CUDA libraries (pip install "
+                            f"'tensorflow[and-cuda]=={tf.__version__}'), or give --num_gpus={len(gpus)}")
         tf.config.set_visible_devices(gpus[:local], "GPU")
         for gpu in gpus[:local]:
             tf.config.experimental.set_memory_growth(gpu, True)

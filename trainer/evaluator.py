@@ -17,6 +17,7 @@ import time
 from absl import flags
 
 from input_pipeline import command_line, datasets
+from input_pipeline.rules import NotYet
 from trainer import files, manifest, resolve, restored, watch
 from trainer.config import UserError, data_options
 from trainer.places import place
@@ -183,8 +184,8 @@ class Watcher:
                 if not wrong and isinstance(error, UserError):
                     raise
                 if not wrong and isinstance(error, (OSError, MemoryError)):
-                    raise UserError(f"checkpoint {step} cannot be read: {error or type(error).__name__}; see to that, then give the "
-                                    "same command again") from error
+                    raise NotYet(f"checkpoint {step} cannot be read: {error or type(error).__name__}; see to that, then give the "
+                                 "same command again") from error
                 wrong = wrong or f"{type(error).__name__}: {error}"
         if wrong:
             if step not in manifest.published(self.folder):

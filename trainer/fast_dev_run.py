@@ -22,8 +22,8 @@ from trainer import files, resolve, restored, signals
 from trainer.config import UserError
 from trainer.places import place
 
-TRAIN = ("--nofast_dev_run", "--nodownload", "--train_epochs=0", "--early_stop_evals=0", "--summary_steps=1",
-         "--histogram_steps=1", "--checkpoint_steps=1", "--progress=none")
+TRAIN = ("--nofast_dev_run", "--nodownload", "--train_epochs=0", "--early_stop_evals=0", "--profile_steps=",
+         "--summary_steps=1", "--histogram_steps=1", "--checkpoint_steps=1", "--progress=none")
 
 
 def run(run: resolve.Run, argv: list[str]) -> int:

@@ -13,6 +13,7 @@ import os
 import sys
 
 from input_pipeline import bucket, command_line
+from input_pipeline.rules import NotYet
 from trainer import config, flags, quiet, resolve, transfer
 
 
@@ -47,6 +48,8 @@ def get_data(run: resolve.Run) -> None:
             datasets.describe(options.dataset, options.data_dir)
         if not options.init_from and not resolve.has_checkpoint(options.model_dir):  # it begins with them
             transfer.fetch(options, augment.check(options.augment, run.info.input_shape))
+    except ConnectionError as error:  # the server may answer later
+        raise NotYet(f"--download: {error}") from None
     except (ValueError, OSError) as error:
         raise config.UserError(f"--download: {error}") from None
 

@@ -4,6 +4,7 @@ Options are those of a Config, as text: bare(recipe="digits", precision="float32
 of which stays in memory.
 """
 import dataclasses
+import os
 import pathlib
 import statistics
 import sys
@@ -20,6 +21,8 @@ import tensorflow as tf
 from trainer import checkpoint, distribution, experiment, stopwatch, telling
 from trainer.writers import Console
 
+NOWHERE = os.path.join(tempfile.gettempdir(), "lockstep-bench-none")  # a --model_dir that is never made
+
 
 def constant(strategy, batch):
     """An iterator that gives the same batch again and again: the step is then traced as for any other."""
@@ -33,7 +36,7 @@ def prepared(**options: str):
     """(the run, the experiment on its devices, one batch of its data for ever)."""
     given = {name: config_lib.rule(name).parse(text) for name, text in options.items()}
     # At a rate of 0: a batch seen again and again is soon known by heart, and arithmetic with tiny gradients is slow.
-    run = resolve.resolve({"model_dir": "/nonexistent/bench", "train_steps": 10_000_000, "learning_rate": 0.0, **given})
+    run = resolve.resolve({"model_dir": NOWHERE, "train_steps": 10_000_000, "learning_rate": 0.0, **given})
     built = experiment.Experiment(run, distribution.build(run.config, run.plan))
     return run, built, constant(built.strategy, next(built.batches(0)))
 
@@ -142,7 +145,7 @@ def collectives(**options: str):
 def count_collectives(*, replicas: int = 2, **options: str) -> float:
     """All-reduces a replica in the traced step, whose gradients are all float32."""
     given = {name: config_lib.rule(name).parse(text) for name, text in options.items()}
-    run = resolve.resolve({"model_dir": "/nonexistent/bench", "num_gpus": replicas, "emulate": True, **given})
+    run = resolve.resolve({"model_dir": NOWHERE, "num_gpus": replicas, "emulate": True, **given})
     distribution.build(run.config, run.plan)
     # TensorFlow's own all-reduce, which is an operation; ours for emulated devices is a sum in memory.
     built = experiment.Experiment(run, tf.distribute.MirroredStrategy([f"/cpu:{k}" for k in range(replicas)]))

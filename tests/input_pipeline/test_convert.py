@@ -216,6 +216,14 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(photos, tmp
     assert not (tmp_path / "out").exists() and not list((tmp_path / "out.converting").iterdir())
 
 
+def test_a_mount_point_is_refused_before_an_image_is_decoded(photos, tmp_path, monkeypatch):
+    """Nothing can be renamed to it. Mutation: found when all is done."""
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path / "set"))
+    with pytest.raises(ValueError, match=f"{tmp_path}/set is a mount point, .* name a folder in it, such as {tmp_path}/set/shards"):
+        convert.convert("image_folder", str(photos), str(tmp_path / "set"))
+    assert not (tmp_path / "set.converting").exists()
+
+
 def test_an_output_within_the_images_is_refused(photos, tmp_path):
     (tmp_path / "link").symlink_to(photos)
     for output in (photos, photos / "out", tmp_path / "link" / "cat" / "out"):

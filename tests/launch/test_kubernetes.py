@@ -199,8 +199,35 @@ def test_workers_find_each_other_by_their_host_names():
     for index in ("4", "-1", "", "x"):
         with pytest.raises(UserError, match="JOB_COMPLETION_INDEX"):
             cluster.from_kubernetes({**environment(pod), "JOB_COMPLETION_INDEX": index})
-    assert pods(jobset)["evaluator"]["containers"][0]["command"] == [
+    *shell, script, name = pods(jobset)["evaluator"]["containers"][0]["command"][:4]
+    assert shell == ["sh", "-c"] and name == "sh" and pods(jobset)["evaluator"]["containers"][0]["command"][4:] == [
         "python", "-m", "trainer.evaluator", "--model_dir=gs://b/m"]
+    for code, pod_code in (0, 0), (1, 1), (2, 0), (75, 75):  # what is wrong for the evaluator ends it, and not the training
+        assert subprocess.run(["sh", "-c", script, "sh", "sh", "-c", f"exit {code}"]).returncode == pod_code
+
+
+def test_a_pod_that_is_to_stop_tells_its_evaluator(tmp_path):
+    """Mutation: the shell, the pod's first process, is told alone."""
+    program = f"trap 'touch {tmp_path}/told; exit 0' TERM; touch {tmp_path}/ready; while :; do sleep 1000 & wait; done"
+    process = subprocess.Popen(["sh", "-c", manifest.ALONE, "sh", "bash", "-c", program])
+    runs.wait_for((tmp_path / "ready").exists, process, seconds=30)
+    process.terminate()
+    assert process.wait(30) == 143
+    runs.wait_for((tmp_path / "told").exists, seconds=30)
+
+
+@pytest.mark.parametrize("topology, chips, hosts", [("1x1", 1, 1), ("2x2", 4, 1), ("4x4", 4, 4)])
+def test_a_slice_of_less_than_a_host_asks_for_its_chips(topology, chips, hosts):
+    """GKE's 1x1 nodes have one chip. Mutation: the pod asks for a host's, and never starts."""
+    jobset, _ = objects(IMAGE, "--accelerator=tpu-v5-lite-podslice", f"--topology={topology}", *GCS)
+    job = "tpu" if hosts > 1 else "worker"
+    assert pods(jobset)[job]["containers"][0]["resources"]["limits"]["google.com/tpu"] == chips
+    [found] = [each for each in jobset["spec"]["replicatedJobs"] if each["name"] == job]
+    assert found["template"]["spec"]["completions"] == hosts
+
+
+def test_the_evaluators_resources_have_no_gpu():
+    jobset, _ = objects(*FORMS["GPU workers"])
     assert "nvidia.com/gpu" not in pods(jobset)["evaluator"]["containers"][0]["resources"]["limits"]
 
 

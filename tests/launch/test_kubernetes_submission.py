@@ -46,7 +46,7 @@ def test_a_refused_jobset_leaves_no_policy_behind(server, capsys):
 def test_the_same_name_twice_is_an_error_and_leaves_the_first(server, capsys):
     assert command(capsys, *FLAGS)[0] == 0
     code, _, error = command(capsys, *FLAGS)
-    assert code == 2 and "409" in error and "already exists" in error and set(server.objects) == {JOBSET, POLICY}
+    assert code == 2 and "409" in error and "already exists; give --action=cancel first, or another --name" in error and set(server.objects) == {JOBSET, POLICY}
 
 
 def test_status(server, capsys):
@@ -90,6 +90,20 @@ def test_cancel_deletes_both_and_the_pods_before_the_jobset(server, capsys):
     assert "Foreground" in (deletion[2].get("propagationPolicy"), (deletion[3] or {}).get("propagationPolicy"))
     code, _, error = command(capsys, "--action=cancel")
     assert code == 2 and "there is no JobSet default/lockstep" in error
+
+
+def test_cancel_keeps_the_policy_until_no_pod_is_left(server):
+    """They save for --grace_secs, and their servers execute what they are sent. Mutation: deleted at once."""
+    kept = []
+    server.objects[POLICY] = {"kind": "NetworkPolicy"}
+    server.pods = [{**api_server.POD, "metadata": {"name": "lockstep-worker-0-0-a"}}]
+
+    def sleep(_):
+        kept.append(POLICY in server.objects)
+        server.pods = []
+
+    kubernetes.Cluster("default").cancel("lockstep", sleep)
+    assert kept == [True] and POLICY not in server.objects
 
 
 def test_a_server_that_is_away_and_no_configuration_are_one_line(tmp_path, monkeypatch, capsys):

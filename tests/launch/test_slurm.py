@@ -7,6 +7,7 @@ Mutations: no --kill-on-bad-exit; the signal goes to the workers and not to the 
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -128,6 +129,35 @@ while not (folder / "DONE").exists():
     time.sleep(0.05)
 print("evaluator: done", flush=True)
 """
+
+
+# In place of SLURM's commands and of Python: the workers are done at once, evaluators wait for a signal.
+STUBS = {
+    "srun": "exit 0",
+    "scancel": "echo scancel $* >> $FOLDER/calls",
+    "scontrol": "echo scontrol $* >> $FOLDER/calls",
+    "python": "trap 'echo ended >> $FOLDER/calls; exit 143' TERM; echo evaluates >> $FOLDER/calls; [ ! -e $FOLDER/crash ] || "
+              "{ rm $FOLDER/crash; exit 1; }; sleep 600 & wait",
+}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_near_the_time_limit_the_last_evaluation_stops_and_the_job_is_requeued(crash, tmp_path):
+    """Also of a second evaluator, after one that crashed. Mutations: only the workers are told; another one is started then."""
+    for name, text in STUBS.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "calls").touch()
+    if crash:
+        (tmp_path / "crash").touch()
+    process = subprocess.Popen(["bash", "-c", script("--evaluator", python=str(tmp_path / "python"), folder=tmp_path)], env={
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "FOLDER": str(tmp_path), "SLURM_JOB_ID": "7"})
+    begun = 1 + crash
+    runs.wait_for(lambda: (tmp_path / "calls").read_text().count("evaluates") == begun, process, seconds=30)
+    os.kill(process.pid, signal.SIGUSR1)
+    assert process.wait(30) == 143
+    assert (tmp_path / "calls").read_text().splitlines() == [
+        *["evaluates"] * begun, "scancel --signal=TERM 7", "ended", "scontrol requeue 7"]
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def test_from_nothing_to_a_run(gcloud):
     assert start("--spot", "--evaluator", "--project=p", "--", "--model_dir=gs://b/m", "--augment=a b", slept=slept) == 0
     assert slept == [15.0] * 3
     calls = gcloud.calls()
-    assert gcloud.verbs() == ["describe", "create", *["describe"] * 4, "scp", "ssh", "ssh"]
+    assert gcloud.verbs() == ["describe", "create", *["describe"] * 4, "ssh", "scp", "ssh", "ssh"]
     assert calls[1] == ["compute", "tpus", "queued-resources", "create", "lockstep", "--node-id=lockstep",
                         "--accelerator-type=v4-8", "--runtime-version=tpu-ubuntu2204-base", "--spot", "--zone=us-central2-b",
                         "--project=p", "--quiet"]
@@ -105,8 +105,15 @@ def test_what_is_copied_can_run(gcloud, tmp_path, monkeypatch):
 def test_several_hosts_each_serve_and_the_first_drives(gcloud):
     assert tpu_vm.start(job("--zone=z", "--accelerator_type=v5litepod-16", "--", "--model_dir=gs://b/m")) == 0
     commands = [word for call in gcloud.calls() for word in call if word.startswith("--command=")]
-    assert len(commands) == 3 and "start_grpc_tpu_worker" in commands[1] and "--worker=all" in gcloud.calls()[-2]
-    assert "--tpu=lockstep --tpu_zone=z >" in commands[2]
+    assert len(commands) == 4 and "start_grpc_tpu_worker" in commands[2] and "--worker=all" in gcloud.calls()[-2]
+    assert "--tpu=lockstep --tpu_zone=z >" in commands[3]
+
+
+def test_what_runs_already_is_left_as_it_is(gcloud):
+    """Mutation: its code is replaced, and then it is refused."""
+    gcloud(fails="it runs already")
+    assert start("--", "--model_dir=gs://b/m") != 0
+    assert "scp" not in gcloud.verbs() and gcloud.verbs()[-1] == "ssh"
 
 
 def test_what_is_there_is_not_asked_for_again(gcloud):
@@ -165,9 +172,13 @@ def test_remote_commands_are_shell_and_do_what_they_say(tmp_path, monkeypatch):
     runs.wait_for(lambda: log.exists() and "begun" in log.read_text(), seconds=30)
     again = subprocess.run(["sh", "-c", text], capture_output=True, text=True)
     assert again.returncode == 2 and "it runs already" in again.stderr
+    looked = subprocess.run(["sh", "-c", tpu_vm.IDLE], capture_output=True, text=True)  # before the code there is replaced
+    assert looked.returncode == 2 and "it runs already" in looked.stderr
     stopped = subprocess.run(["sh", "-c", tpu_vm.STOP], capture_output=True, text=True, timeout=60)
     assert stopped.returncode == 0
     assert log.read_text() == "begun\nsaved\n"
+    assert subprocess.run(["sh", "-c", tpu_vm.IDLE]).returncode == 0
+    assert subprocess.run(["sh", "-c", tpu_vm.IDLE.replace("lockstep", "nowhere")]).returncode == 0
     followed = subprocess.run(["sh", "-c", tpu_vm.FOLLOW], capture_output=True, text=True, timeout=60)
     assert followed.stdout == "begun\nsaved\n"
     for script in (tpu_vm.SET_UP, tpu_vm.SERVER):
@@ -181,7 +192,8 @@ def test_dry_run_prints_the_commands_and_runs_none():
     lines = [line for line in done.stdout.splitlines() if line.startswith(("gcloud", "tar"))]
     plain = [shlex.split(line) for line in lines if line.startswith("gcloud") and "'--command=" not in line]
     assert [words[4] for words in plain] == ["create", "describe", "scp"]
-    assert lines[2].startswith("tar -czf lockstep.tar.gz ")
+    assert lines[2].startswith("gcloud compute tpus tpu-vm ssh lockstep --worker=0 ")
+    assert lines[3].startswith("tar -czf lockstep.tar.gz ")
 
 
 @pytest.mark.parametrize("flags, said", [

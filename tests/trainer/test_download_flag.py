@@ -38,6 +38,18 @@ def test_a_wrong_archive_is_one_line_and_publishes_nothing(tmp_path):
     assert not (tmp_path / "m").exists() and not (tmp_path / "data" / "cifar-10-batches-bin").exists()
 
 
+def test_a_server_that_is_away_may_come_back(tmp_path, monkeypatch):
+    """Code 75, after which a launcher tries again. Mutation: code 2, as of what is wrong."""
+    def away(*_):
+        raise ConnectionError("no connection")
+
+    monkeypatch.setattr(download, "fetch", away)
+    run = resolve.resolve({**TUTORIAL, "data_dir": str(tmp_path / "data"), "model_dir": str(tmp_path / "m")})
+    with pytest.raises(config.UserError, match="--download: no connection") as error:
+        main.get_data(run)
+    assert error.value.exit_code == 75
+
+
 def test_nothing_is_fetched_without_the_flag(tmp_path):
     with pytest.raises(config.UserError, match="python -m input_pipeline.prepare --dataset=cifar10"):
         resolve.resolve({"recipe": "cifar10_tutorial", "data_dir": str(tmp_path), "model_dir": str(tmp_path / "m")})

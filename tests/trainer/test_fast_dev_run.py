@@ -36,7 +36,7 @@ def test_one_step_of_everything_works_and_leaves_nothing(tmp_path):
 
 
 def test_the_commands_are_the_users_with_one_step_of_each(tmp_path):
-    run, argv = resolved("--model_dir=mine", "--train_epochs=3", "--warmup_steps=5", "--seed=7", "--")
+    run, argv = resolved("--model_dir=mine", "--train_epochs=3", "--warmup_steps=5", "--seed=7", "--profile_steps=10,20", "--")
     found = fast_dev_run.stages(run, argv, tmp_path)
     assert [command[2] for command in found.values()] == ["trainer.main", "trainer.main", "trainer.evaluator",
                                                           "trainer.export", "trainer.fast_dev_run"]

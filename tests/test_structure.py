@@ -21,7 +21,7 @@ LAYERS = (
     ("workers",),
     ("classification", "reconstruction", "forecasting"),
     ("watch", "checkpoint", "task", "schedules", "optimizers", "distribution", "events", "image_files", "replica_programs",
-     "muon_sgd", "momentum"),
+     "muon_sgd", "momentum", "adaptive"),
     ("state", "summaries", "evaluate"),
     ("step",),
     ("inner_loop", "report"),

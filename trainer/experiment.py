@@ -87,7 +87,8 @@ class Experiment:
             optimizer = optimizers.build(
                 config.optimizer, learning_rate=rate, momentum=config.momentum, nesterov=config.nesterov,
                 weight_decay=config.weight_decay, decayed=decayed,
-                head=head, rates=self._rates(rate))
+                head=head, rates=self._rates(rate), late_steps=config.unfreeze_steps, step=lambda: rate.step,
+                late=[v for v in self.model.trainable_variables if config.unfreeze_steps and not any(v is h for h in head)])
             optimizer.build(self.model.trainable_variables)
         self.state = State(
             strategy, self.model, optimizer, ema=config.ema_decay > 0, metrics=len(self.task.train_metrics),

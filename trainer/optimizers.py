@@ -23,8 +23,8 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from trainer import adaptive, muon_sgd, names
 from trainer import momentum as momentum_lib
-from trainer import muon_sgd, names
 
 
 def build(
@@ -37,6 +37,9 @@ def build(
     nesterov: bool = False,
     head: Sequence[keras.Variable] = (),
     rates: muon_sgd.Rates = muon_sgd.Rates(),
+    late: Sequence[keras.Variable] = (),
+    late_steps: int = 0,
+    step: Callable[[], tf.Tensor] | None = None,
 ) -> keras.optimizers.Optimizer:
     """Returns the named optimizer. This, and then its `build(trainable_variables)`, in the strategy's scope.
 
@@ -70,6 +73,7 @@ def build(
         nesterov: for sgd and muon.
         head: output layer, which muon leaves to Adam and muon_sgd to SGD; the others ignore it.
         rates: of muon_sgd's groups; the others ignore it.
+        late: variables whose gradients are 0 before `late_steps`, of the completed steps that `step` gives: see `adaptive.Late`.
 
     Raises:
         ValueError: a value breaks its rule; the message names it.
@@ -98,6 +102,8 @@ def build(
         arguments["rates"] = rates
     optimizer = _CLASSES[name](**arguments)
     optimizer.decay_only(decayed if weight_decay else ())
+    if late and isinstance(optimizer, adaptive.Late):
+        optimizer.begin_late(late, late_steps, step)
     return optimizer
 
 
@@ -161,33 +167,7 @@ class LARS(momentum_lib.OneSlot):
         self.assign_sub(variable, slot)
 
 
-class Adafactor(keras.optimizers.Adafactor):
-    """Keras's Adafactor, with a path of its own for each accumulator.
-
-    Keras gives the row and the column averages of every kernel the same path, and adds placeholders for
-    biases.
-    """
-
-    def build(self, variables):
-        """Creates the row and column averages of variables of rank 2 or more, and a velocity for each
-        variable."""
-        if self.built:
-            return
-        keras.optimizers.Optimizer.build(self, variables)
-        self._r, self._c = [], []
-        for variable in variables:
-            rows = columns = None
-            if len(variable.shape) >= 2:
-                name, shape = variable.path.replace("/", "_"), tuple(variable.shape)
-                without_rows = shape[:-2] + shape[-1:]
-                rows = self.add_variable(shape[:-1], dtype=variable.dtype, name=f"{name}_rows")
-                columns = self.add_variable(without_rows, dtype=variable.dtype, name=f"{name}_columns")
-            self._r.append(rows)
-            self._c.append(columns)
-        self._v = self.add_optimizer_variables(variables, "velocity")
-
-
-class Muon(keras.optimizers.Muon):
+class Muon(adaptive.Late, keras.optimizers.Muon):
     """Keras's Muon (Jordan 2024; scaled as in Liu et al. 2025, arXiv:2502.16982), which knows convolutions.
 
     Matrices of dense layers, and convolution kernels [h, w, in, out] taken as matrices [h w in, out] as in
@@ -206,6 +186,12 @@ class Muon(keras.optimizers.Muon):
             name=name,
         )
         self._head = frozenset(self._var_key(variable) for variable in head)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable by its gradient."""
+        if self.adam_velocities[self._get_variable_index(variable)] is not None:
+            learning_rate = self.late_rate(learning_rate, variable, self.adam_beta_1, self.adam_beta_2)
+        keras.optimizers.Muon.update_step(self, gradient, variable, learning_rate)
 
     def _should_use_adamw(self, variable):
         if self._var_key(variable) in self._head or len(variable.shape) not in (2, 4):
@@ -234,16 +220,16 @@ def _matrix_shape(x):
     return math.prod(x.shape[:-1]), x.shape[-1]
 
 
-def _pre_reduced(optimizer_class):
-    return type(optimizer_class.__name__, (PreReduced, optimizer_class), {})
+def _pre_reduced(optimizer_class, *mixins):
+    return type(optimizer_class.__name__, (PreReduced, *mixins, optimizer_class), {})
 
 
 _CLASSES = {
     "sgd": _pre_reduced(keras.optimizers.SGD),
-    "adam": _pre_reduced(keras.optimizers.Adam),
-    "adamw": _pre_reduced(keras.optimizers.AdamW),
+    "adam": _pre_reduced(keras.optimizers.Adam, adaptive.Late),
+    "adamw": _pre_reduced(keras.optimizers.AdamW, adaptive.Late),
     "rmsprop": _pre_reduced(keras.optimizers.RMSprop),
-    "adafactor": _pre_reduced(Adafactor),
+    "adafactor": _pre_reduced(adaptive.Adafactor),
     "lamb": _pre_reduced(keras.optimizers.Lamb),
     "lars": _pre_reduced(LARS),
     "muon": _pre_reduced(Muon),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import muon_sgd, names, optimizers
+from trainer import adaptive, muon_sgd, names, optimizers
 
 STEPS, SKIPPED = 5, 2
 MOMENTUM, DECAY = 0.75, 0.125
@@ -88,7 +88,7 @@ def plain_optimizer(name, learning_rate):
         "adam": lambda: keras.optimizers.Adam(learning_rate),
         "adamw": lambda: keras.optimizers.AdamW(learning_rate, **decay),
         "rmsprop": lambda: keras.optimizers.RMSprop(learning_rate, momentum=MOMENTUM),
-        "adafactor": lambda: optimizers.Adafactor(learning_rate),
+        "adafactor": lambda: adaptive.Adafactor(learning_rate),
         "lamb": lambda: keras.optimizers.Lamb(learning_rate, **decay),
         "lars": lambda: optimizers.LARS(learning_rate=learning_rate, momentum=MOMENTUM, **decay),
         "muon": lambda: keras.optimizers.Muon(
@@ -115,6 +115,52 @@ def train_plainly(name):
         if number != SKIPPED:
             optimizer.apply([tf.reshape(GRADIENTS[v.name][number], v.shape) for v in variables], variables)
     return [np.ravel(variable.numpy()) for variable in variables + optimizer.variables]
+
+
+def test_adafactor_is_kerass():
+    """Mutations: another order of rows and columns; the decay of another step."""
+    ours, theirs = make_variables(), make_variables()
+    for optimizer, variables in (build("adafactor", ours), ours), (keras.optimizers.Adafactor(lambda: tf.constant(0.0625)), theirs):
+        for number in range(STEPS):
+            optimizer.apply([tf.constant(GRADIENTS[name][number]) for name in SHAPES], variables)
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_adafactor_leaves_a_dead_unit_of_a_dead_input_as_it_is():
+    """As of black pixels and a ReLU that is never on. Mutation: Keras's product of both averages, 0 in float32: NaN."""
+    variables = make_variables()
+    gradients = {name: GRADIENTS[name][0].copy() for name in SHAPES}
+    gradients["dense_kernel"][2], gradients["dense_kernel"][:, 1] = 0, 0
+    build("adafactor", variables).apply([tf.constant(g) for g in gradients.values()], variables)
+    found = variables[1].numpy()
+    assert np.isfinite(found).all() and (found[0] != WEIGHTS["dense_kernel"][0])[[0, 2, 3]].all()
+    np.testing.assert_array_equal(found[2, 1], WEIGHTS["dense_kernel"][2, 1])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
+def test_weights_that_begin_late_begin_as_those_of_a_new_optimizer(name):
+    """Mutation: the bias of their averages is corrected as if they had learned from the start."""
+    late, new, frozen = make_variables(), make_variables(), 300
+    step = tf.Variable(0, dtype=tf.int64)
+    optimizer = optimizers.build(name, learning_rate=lambda: tf.constant(0.0625), momentum=MOMENTUM, weight_decay=0.0, decayed=(),
+                                 late=late, late_steps=frozen, step=step.read_value)
+    optimizer.build(late)
+
+    @tf.function
+    def nothing():
+        for _ in tf.range(frozen):
+            optimizer.apply([tf.zeros_like(v.value) for v in late], late)
+
+    nothing()
+    fresh = build(name, new, weight_decay=0.0)
+    for number in range(STEPS):
+        step.assign(frozen + number)
+        for one, variables in (optimizer, late), (fresh, new):
+            one.apply([tf.constant(GRADIENTS[key][number]) for key in SHAPES], variables)
+    for a, b, key in zip(late, new, SHAPES):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        assert np.abs(a.numpy() - WEIGHTS[key]).max() > 0.01
 
 
 @pytest.mark.parametrize("kind", ["one_device", "mirrored_2", "mirrored_4", "central_storage"])

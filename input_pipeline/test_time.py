@@ -44,9 +44,8 @@ def views(name: str, images: tf.Tensor) -> tf.Tensor:
 def average(name: str, outputs: tf.Tensor) -> tf.Tensor:
     """The weighted mean, float32 [b, ...], of a network's `outputs` of the views `name`, [views * b, ...]."""
     import tensorflow as tf
-    weights = tf.constant(WEIGHTS[name])
-    outputs = tf.cast(outputs, tf.float32)
-    return tf.tensordot(weights, tf.reshape(outputs, [len(WEIGHTS[name]), -1, *outputs.shape[1:]]), 1)
+    views = tf.split(tf.cast(outputs, tf.float32), len(WEIGHTS[name]))
+    return tf.add_n([weight * view for weight, view in zip(WEIGHTS[name], views)])  # a product of matrices may be of fewer bits
 
 
 def check(name: str, shape: tuple[int, int, int]) -> None:

@@ -91,10 +91,12 @@ class _Keras3(_Hdf5):
         if all(layer.name in names for layer in layers):
             return {name: groups[place] for name, place in names.items()}
         counts, found = {}, {}
-        for layer in layers:
+        for layer in (*layers, head):
             kind = _snake(type(layer).__name__)
             number = counts[kind] = counts.get(kind, -1) + 1
             place = f"layers/{kind}_{number}/vars" if number else f"layers/{kind}/vars"
+            if place not in groups and layer is head:
+                continue
             if place not in groups:
                 raise ValueError(f"has no weights for layer {layer.name!r}; are they of this network?")
             found[layer.name] = groups.pop(place)

@@ -10,6 +10,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+MATRIX_CLASSES = 2000  # the most of which a confusion matrix is made,
+MATRIX_PIXELS = 1024  # and about how wide it is shown
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Classification:
@@ -29,9 +32,9 @@ class Classification:
     input_name, output_name = "images", "probabilities"
 
     @property
-    def count_shape(self) -> tuple[int, int]:
-        """Shape of `count`."""
-        return self.classes, self.classes
+    def count_shape(self) -> tuple[int, ...]:
+        """Shape of `count`: () where there are too many classes for a matrix."""
+        return (self.classes, self.classes) if self.classes <= MATRIX_CLASSES else ()
 
     @property
     def output_shape(self) -> tuple[int]:
@@ -70,7 +73,9 @@ class Classification:
         return -tf.gather(self._log_probabilities(outputs), batch["label"], batch_dims=1)
 
     def count(self, outputs: tf.Tensor, batch: dict) -> tf.Tensor:
-        """The confusion matrix, [classes, classes] float32: rows are labels, columns predictions, padding left out."""
+        """The confusion matrix, float32 of `count_shape`: rows are labels, columns predictions, padding left out."""
+        if not self.count_shape:
+            return tf.constant(0.0)
         return tf.math.confusion_matrix(batch["label"], tf.argmax(outputs, 1), self.classes, weights=batch["mask"],
                                         dtype=tf.float32)
 
@@ -81,8 +86,11 @@ class Classification:
 
     def pictures(self, counts: np.ndarray, samples: dict) -> dict[str, np.ndarray]:
         """What TensorBoard shows of an evaluation, uint8 [1, h, w, 1]: the confusion matrix, dark is frequent."""
-        share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        return {"confusion_matrix": np.kron(255 - 255 * share, np.ones((16, 16))).astype(np.uint8)[None, ..., None]}
+        if not counts.shape:
+            return {}
+        shade = (255 - 255 * counts / np.maximum(counts.sum(1, keepdims=True), 1)).astype(np.uint8)
+        side = max(1, min(16, MATRIX_PIXELS // self.classes))  # of a cell
+        return {"confusion_matrix": shade.repeat(side, 0).repeat(side, 1)[None, ..., None]}
 
     def answer(self, probabilities: np.ndarray, classes: tuple[str, ...]) -> dict:
         """One row of `predictions` for the user: the likeliest class by name, and the five likeliest."""

@@ -54,6 +54,8 @@ def numerics(config: Config) -> None:
     if config.inter_op_threads:
         tf.config.threading.set_inter_op_parallelism_threads(config.inter_op_threads)
     keras.mixed_precision.set_global_policy(POLICIES[config.precision])
+    # Or NVIDIA's GPUs since Ampere would round the inputs of products to 10 bits and call it float32.
+    tf.config.experimental.enable_tensor_float_32_execution(config.precision != "float32")
     keras.utils.set_random_seed(config.seed % 2**32)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()

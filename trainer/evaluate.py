@@ -47,7 +47,12 @@ class Evaluation:
         self.traces = 0  # how often Python traced the pass: once, whatever the last batch
         self._pass = tf.function(self._sum_up, autograph=False)
 
-    def run(self, weights: Mapping[str, np.ndarray | tf.Tensor | tf.Variable]) -> dict:
+    def run_kinds(self, kinds: Mapping[str, Mapping]) -> dict[str, dict]:
+        """The result of each kind of weights, as of `run`; the first kind's alone has pictures, which are what is shown."""
+        first = next(iter(kinds))
+        return {kind: self.run(weights, pictures=kind == first) for kind, weights in kinds.items()}
+
+    def run(self, weights: Mapping[str, np.ndarray | tf.Tensor | tf.Variable], *, pictures: bool = True) -> dict:
         """Evaluates `weights`, one value for the path of each variable of the network.
 
         Returns examples, loss (mean over examples), the task's metrics; and "counts", the sum of the task's
@@ -64,7 +69,8 @@ class Evaluation:
         examples = sums.pop("examples")
         assert examples == len(self._source), (examples, len(self._source))
         return {"examples": int(examples), **{name: float(value / examples) for name, value in sums.items()},
-                "counts": counts.numpy(), "pictures": self._task.pictures(counts.numpy(), self._samples())}
+                "counts": counts.numpy(),
+                "pictures": self._task.pictures(counts.numpy(), self._samples()) if pictures else {}}
 
     def _passes(self) -> Callable:
         """A function that gives the iterator of the next pass: of what lies in memory always the same one, which has no end."""

@@ -193,7 +193,7 @@ class Watcher:
             self.ledger.skip(step, wrong)
             print(f"evaluator: step {step} is left out: {wrong}", flush=True)
             return
-        results = {kind: self.evaluation.run(weights) for kind, weights in kinds.items()}
+        results = self.evaluation.run_kinds(kinds)
         if not self.reporter.report(step, results):
             print(f"evaluator: step {step} is left out: {self.ledger.folder} has it already", flush=True)
 

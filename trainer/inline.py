@@ -48,10 +48,13 @@ class InlineEvaluation:
         """How many evaluations up to `step` came after the best one."""
         metric, interval = self._ledger.best_metric, self._run.config.eval_steps
         scores = dict(self._scores)
-        for line in self._ledger.results():  # also those of earlier processes; of each step, the first kind of weights
-            if line["step"] <= step and line["step"] % interval == 0:
-                scores.setdefault(line["step"], score(metric, line[metric]))
-        best = max(scores, key=lambda s: (scores[s], -s), default=step)
+        # Also those of earlier processes; of each step, the first kind of weights.
+        lines = [*self._ledger.left().items(), *((line["step"], line[metric]) for line in self._ledger.results())]
+        for at, value in lines:
+            if at <= step and at % interval == 0:
+                scores.setdefault(at, score(metric, value))
+        # A value that is not finite is never the best one.
+        best = max((s for s in scores if scores[s] > float("-inf")), key=lambda s: (scores[s], -s), default=-1)
         return sum(s > best for s in scores)
 
     def _evaluate(self, step: int) -> dict:
@@ -59,8 +62,8 @@ class InlineEvaluation:
         experiment = self._experiment
         if self._evaluation is None:
             self._evaluation = evaluation(self._run.config, self._run.info, experiment.strategy, self._split)
-        results = {kind: self._evaluation.run({path: value.read_value() for path, value in weights.items()})
-                   for kind, weights in experiment.weights().items()}
+        results = self._evaluation.run_kinds({kind: {path: value.read_value() for path, value in weights.items()}
+                                              for kind, weights in experiment.weights().items()})
         if self._run.plan.is_chief:
             self._report(step, results)
         return next(iter(results.values()))
@@ -72,4 +75,5 @@ class InlineEvaluation:
                     self._reporter = self._reporter or Reporter(self._ledger, self._say)
                     self._reporter.report(step, results)
         except Held as error:
+            self._ledger.leave(step, next(iter(results.values()))[self._ledger.best_metric])
             self._say(f"step {step} is left to the separate evaluator: {error}")

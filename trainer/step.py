@@ -264,8 +264,8 @@ def _account(state: State, metrics: dict, config: Config, examples: int) -> list
     new_epoch = (step == 0) | (start // examples != (start - config.global_batch_size) // examples)
     sums = tf.concat([metrics["metric_sums"], [float(config.global_batch_size)]], 0)
     before = tf.where(new_epoch, tf.zeros_like(state.epoch_sums), state.epoch_sums)
-    # The averages start from the first value (as the tutorial's, which are initialised with it), and keep out NaN.
-    average = tf.where(step == 0, metrics["losses"], 0.9 * state.loss_averages + 0.1 * metrics["losses"])
+    # The averages start from the first value that is not skipped (as the tutorial's from the first), and keep out NaN.
+    average = tf.where(step == state.skipped, metrics["losses"], 0.9 * state.loss_averages + 0.1 * metrics["losses"])
     skip = in_row = tf.cast(~ok, tf.int64)
     values = [(state.epoch_sums, before + tf.where(ok, tf.cast(sums, tf.float64), 0)),
               (state.loss_averages, tf.where(ok, average, state.loss_averages)),

@@ -2,6 +2,7 @@
 
     eval/<split>/metrics.jsonl     the ledger: a line per step and kind of weights, all lines of a step in one write
     eval/<split>/skipped.jsonl     the steps that will never have one, and why
+    eval/<split>/left.jsonl        scores of the trainer's own evaluations whose lines a separate evaluator will write
     eval/<split>/best.json         the best so far, made from the ledger
     eval/<split>/evaluator.json    there is a separate evaluator: the trainer keeps what it has not evaluated
 
@@ -38,6 +39,7 @@ class Ledger:
         self.best_metric = best
         self._metrics = JsonLines(self.folder / "metrics.jsonl", shared=True)
         self._skipped = JsonLines(self.folder / "skipped.jsonl", shared=True)
+        self._left = JsonLines(self.folder / "left.jsonl")
 
     def lock(self, *, patience: float = files.PATIENCE_SECS):
         """Held while evaluating, by a separate evaluator all its life. files.Held if another process holds it."""
@@ -85,10 +87,19 @@ class Ledger:
             if step not in self.settled():
                 self._skipped.append({"step": step, "reason": reason})
 
+    def leave(self, step: int, value: float) -> None:
+        """Keeps the trainer's own value of the best metric, for who trains on after a kill."""
+        self._left.append({"step": step, self.best_metric: value})
+
+    def left(self) -> dict[int, float]:
+        """The values that were left, by step."""
+        return {line["step"]: line[self.best_metric] for line in _read(self._left)}
+
     def restart(self, step: int) -> None:
         """What a trainer that goes on from `step` does: reasons beyond it are void, since the steps come again."""
         with self._writing():
             self._skipped.drop_after(step)
+            self._left.drop_after(step)
             self.write_best()
 
     def best_line(self) -> dict | None:

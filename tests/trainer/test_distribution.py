@@ -1,9 +1,12 @@
 """Threads of a process whose replicas share its cores."""
 import dataclasses
 import os
+import subprocess
+import sys
 
 import pytest
 
+import runs
 from trainer import devices, recipes
 from trainer.distribution import intra_op_threads
 
@@ -32,3 +35,13 @@ def test_workers_of_one_machine_share_its_cores(monkeypatch):
         plan = devices.Plan(strategy="multi_worker", kind="CPU", replicas=3, workers=3, worker=worker,
                             addresses=("far:1", "near:1", "near:2"))
         assert intra_op_threads(recipes.digits(), plan) == threads
+
+
+@pytest.mark.parametrize("precision, rounds", [("float32", False), ("bfloat16", True)])
+def test_float32_is_float32_on_every_gpu(precision, rounds):
+    """Mutation: TensorFlow's own choice, products of 10 bits on GPUs since Ampere."""
+    program = ("from trainer import distribution, recipes; import dataclasses, tensorflow as tf; distribution.numerics("
+               f"dataclasses.replace(recipes.digits(), precision='{precision}')); "
+               "print(tf.config.experimental.tensor_float_32_execution_enabled())")
+    done = subprocess.run([sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(rounds)]

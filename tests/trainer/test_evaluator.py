@@ -40,8 +40,8 @@ def watcher(tmp_path, monkeypatch):
 
     def build():
         made.ledger = watch.Ledger(tmp_path, "test", best="precision_at_1")
-        made.evaluation = types.SimpleNamespace(run=lambda weights: {
-            "examples": 1, "loss": 1.0, "precision_at_1": float(weights["conv1/kernel"][0]) / 100})
+        made.evaluation = types.SimpleNamespace(run_kinds=lambda kinds: {kind: {
+            "examples": 1, "loss": 1.0, "precision_at_1": float(weights["conv1/kernel"][0]) / 100} for kind, weights in kinds.items()})
         made.reporter = types.SimpleNamespace(report=made.ledger.record)
 
     made.build, made.now = build, now
@@ -122,8 +122,8 @@ def test_given_up_while_it_was_evaluated(tmp_path, watcher, capsys):
     publish(tmp_path, 10)
     end(tmp_path, 10)
     watcher.build()
-    run = watcher.evaluation.run
-    watcher.evaluation.run = lambda weights: watcher.ledger.skip(10, "retired") or run(weights)
+    run = watcher.evaluation.run_kinds
+    watcher.evaluation.run_kinds = lambda kinds: watcher.ledger.skip(10, "retired") or run(kinds)
     assert watcher.watch() == 0
     assert told(tmp_path) == ([], {10: "retired"})
     assert "step 10 is left out" in capsys.readouterr().out

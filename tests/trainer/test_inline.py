@@ -16,8 +16,8 @@ def evaluation(tmp_path):
         info=types.SimpleNamespace(selection_split="test"), plan=types.SimpleNamespace(is_chief=True, workers=1))
     experiment = types.SimpleNamespace(task=types.SimpleNamespace(best="precision_at_1"), strategy=None, weights=lambda: {"raw": {}})
     made = inline.InlineEvaluation(run, experiment, say=said.append)
-    made._evaluation = types.SimpleNamespace(run=lambda weights: {"examples": 1, "loss": 0.0, "precision_at_1": 1.0,
-                                                                  "counts": None, "pictures": {}})
+    made._evaluation = types.SimpleNamespace(run_kinds=lambda kinds: {
+        kind: {"examples": 1, "loss": 0.0, "precision_at_1": 1.0, "counts": None, "pictures": {}} for kind in kinds})
     return made, said
 
 
@@ -72,3 +72,27 @@ def test_what_was_left_to_a_separate_evaluator_counts_at_once(tmp_path, evaluati
                 ledger.record(late, {"raw": {"examples": 1, "precision_at_1": scores[late]}})
         stopped += [step] * made.run(step)
     assert stopped == [70]
+
+
+def test_what_was_left_counts_after_a_kill_too(tmp_path, evaluation):
+    """Law 2: or the run ends at another step. What comes again is forgotten. Mutations: kept in the process alone; kept beyond
+    the checkpoint that the run goes on from."""
+    made, _ = evaluation
+    ledger = watch.Ledger(tmp_path, "test", best="precision_at_1")
+    with ledger.lock():
+        made.run(10)
+        made.run(20)
+    assert ledger.left() == {10: 1.0, 20: 1.0} and ledger.results() == []
+    again = inline.InlineEvaluation(made._run, made._experiment, say=print)
+    assert again._in_vain(20) == 1
+    ledger.restart(10)
+    assert ledger.left() == {10: 1.0} and again._in_vain(20) == 0
+
+
+def test_a_value_that_is_not_finite_is_never_the_best(evaluation):
+    """Mutation: a first one that is NaN stays the best for ever."""
+    made, _ = evaluation
+    made._scores = {10: float("nan"), 20: 0.5, 30: 0.6, 40: 0.4}
+    assert [made._in_vain(step) for step in (40,)] == [1]
+    made._scores = {10: float("nan"), 20: float("nan")}
+    assert made._in_vain(20) == 2

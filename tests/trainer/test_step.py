@@ -97,6 +97,18 @@ def test_loss_averages_and_running_means():
     assert made.state.epoch_sums.numpy()[-1] == 16
 
 
+def test_loss_averages_begin_with_the_first_step_that_is_made():
+    """Mutation: with 0, where the first one is skipped, as float16's often is."""
+    made = experiment(optimizer="sgd", learning_rate=0.1, max_skipped_steps=2)
+    honest = made.source.read
+    made.source.read = lambda indices: {**honest(indices), "input": tf.cast(honest(indices)["input"], tf.float32) * float("nan")}
+    made.loop.run(made.batches(0), 1)
+    assert int(made.state.skipped) == 1 and not made.state.loss_averages.numpy().any()
+    made.source.read = honest
+    losses = made.loop.run(made.batches(1), 2)["losses"].numpy()
+    np.testing.assert_allclose(made.state.loss_averages.numpy(), losses, rtol=1e-6)
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_not_finite_changes_nothing_but_the_count(replicas):
     """NaN in one row of one replica's images: no weight, slot, average or batch statistic moves, on any replica.

@@ -33,6 +33,16 @@ def test_the_confusion_matrix_is_shown_dark_where_frequent():
     assert [picture[0, 0, 0, 0], picture[0, 0, 16, 0], picture[0, 16, 0, 0]] == [63, 191, 255]
 
 
+def test_a_matrix_of_many_classes_is_shown_no_larger_and_one_of_too_many_not_at_all():
+    """1,000 classes at 16 pixels each were 2 GiB. Mutations: cells of one size; a matrix of any number."""
+    picture = Classification(classes=1000).pictures(np.eye(1000), {})["confusion_matrix"]
+    assert picture.shape == (1, 1000, 1000, 1) and picture.nbytes == 1_000_000
+    many = Classification(classes=100_000)
+    batch = {"label": tf.constant([5]), "mask": tf.constant([1.0])}
+    count = many.count(tf.one_hot([7], 100_000), batch)
+    assert many.count_shape == tuple(count.shape) == () and many.pictures(count.numpy(), {}) == {}
+
+
 def reconstruction(text: str = "normalize:100:50") -> Reconstruction:
     return Reconstruction(output_shape=(2, 2, 1), inverse=augment.parse(text).inverse)
 

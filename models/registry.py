@@ -13,6 +13,7 @@ network, write its module (a function of keyword arguments that returns a keras.
 import dataclasses
 import difflib
 import importlib
+import inspect
 import typing
 
 from models import application_names
@@ -35,13 +36,13 @@ MAX_STAGES, MAX_BLOCKS = 5, 200  # of blocks, in one network and in one stage
 class Network:
     """One entry.
 
-    builder: "module:function"; the function takes input_shape, what its task has (see `task`), the options below, the
+    builder: "module:function"; the function takes input_shape, classes or outputs if it names them, the options below, the
         arguments below and, with batch_norm, sync_batch_norm.
     arguments: of the builder, always the same.
     decayed: layers whose kernels get weight decay; None for every kernel.
     summary: one line, what the network is.
-    task: "classification" (takes classes, gives logits or probabilities [b, classes]), "reconstruction" (gives an image
-        of its input's shape) or "forecasting" (takes outputs, gives that many next values [b, outputs]).
+    task: a name of trainer.task: "classification" (logits or probabilities [b, classes]), "reconstruction" (an image of its
+        input's shape), "forecasting" (the next values [b, outputs]).
     options: those of `OPTIONS` that it understands.
     batch_norm, dropout: whether it has such layers.
     imagenet_values: how images of 0 to 255 become what weights of ImageNet were made for, written as --augment; None where
@@ -274,14 +275,14 @@ def build(
     given = {"head": head, "local": local, "top": top, "blocks": tuple(blocks)}
     options = {**network.arguments}
     options |= {option: given[option] for option in network.options if given[option] != OPTIONS[option][0]}
-    for task, size, value in ("classification", "classes", classes), ("forecasting", "outputs", outputs):
-        if network.task == task:
+    builder = _function(network.builder)
+    for size, value in ("classes", classes), ("outputs", outputs):
+        if size in inspect.signature(builder).parameters:
             if value < 1:
                 raise ValueError(f"model={name!r} was given {size}={value}, must be at least 1")
             options[size] = value
     if network.batch_norm:
         options["sync_batch_norm"] = sync_batch_norm
-    builder = _function(network.builder)
     shrinking = importlib.import_module("models.shrinking")  # imports Keras
     return shrinking.built(lambda shape: builder(input_shape=tuple(shape), **options), input_shape)
 

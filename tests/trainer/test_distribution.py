@@ -7,7 +7,8 @@ import sys
 import pytest
 
 import runs
-from trainer import devices, recipes
+from trainer import devices, distribution, recipes
+from trainer.config import UserError
 from trainer.distribution import intra_op_threads
 
 
@@ -45,3 +46,12 @@ def test_float32_is_float32_on_every_gpu(precision, rounds):
                "print(tf.config.experimental.tensor_float_32_execution_enabled())")
     done = subprocess.run([sys.executable, "-c", program], cwd=runs.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(rounds)]
+
+
+@pytest.mark.parametrize("asked, words", [(None, "this machine has 2 GPUs, but"), (2, "--num_gpus=2, but")])
+def test_gpus_that_tensorflow_does_not_see_are_told_with_what_they_need(monkeypatch, asked, words):
+    """As with a driver alone. Mutation: a flag is blamed that was not given."""
+    monkeypatch.setattr(distribution.tf.config, "list_physical_devices", lambda kind: [])
+    config = dataclasses.replace(recipes.digits(), num_gpus=asked)
+    with pytest.raises(UserError, match=f"^{words} TensorFlow sees 0; install .*tensorflow.and-cuda.*--num_gpus=0"):
+        distribution._local_devices(config, devices.Plan(strategy="mirrored", kind="GPU", replicas=2))

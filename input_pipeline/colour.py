@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from input_pipeline.operation import Operation, Pixels, require, require_rgb
+from input_pipeline.operation import Fixed, Operation, Pixels, require
 
 TINY = 1e-30  # keeps the division by the range of a grey pixel finite
 
@@ -20,14 +20,11 @@ class Hue(Pixels):
     """Turns the hue of an image by a part from [-max_delta, max_delta) of the circle; in evaluation not."""
 
     max_delta: float
+    rgb = True
 
     def __post_init__(self):
         require(0 < self.max_delta <= 0.5, f"max_delta={self.max_delta:g} must be more than 0 and at most "
                 "0.5, half of the circle of colours")
-
-    def output_shape(self, shape):
-        require_rgb(shape)
-        return shape
 
     def train(self, images, draws):
         import tensorflow as tf
@@ -57,14 +54,11 @@ class Saturation(Pixels):
 
     lower: float
     upper: float
+    rgb = True
 
     def __post_init__(self):
         require(0 <= self.lower < self.upper,
                 f"lower={self.lower:g}, upper={self.upper:g} must be 0 <= lower < upper")
-
-    def output_shape(self, shape):
-        require_rgb(shape)
-        return shape
 
     def train(self, images, draws):
         import tensorflow as tf
@@ -79,16 +73,11 @@ class Saturation(Pixels):
 
 
 @dataclass(frozen=True)
-class Bgr(Pixels):
+class Bgr(Fixed):
     """Blue, green, red in place of red, green, blue, as networks want them whose weights come from Caffe; the same in
     evaluation."""
 
-    def output_shape(self, shape):
-        require_rgb(shape)
-        return shape
-
-    def train(self, images, draws):
-        return self.evaluate(images)
+    rgb = True
 
     def evaluate(self, images):
         return images[..., ::-1]

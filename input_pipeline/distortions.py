@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from input_pipeline.operation import Geometry, Operation, Pixels, require, require_rgb
+from input_pipeline.operation import Fixed, Geometry, Operation, Pixels, require
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,10 @@ class Contrast(Pixels):
 
 
 @dataclass(frozen=True)
-class Standardize(Pixels):
+class Standardize(Fixed):
     """(x - mean) / max(standard deviation, 1/sqrt(n)) over an image's n numbers; the same in evaluation."""
 
     invertible = False  # the mean and deviation of the original are not kept
-
-    def train(self, images, draws):
-        return self.evaluate(images)
 
     def evaluate(self, images):
         import tensorflow as tf
@@ -164,7 +161,7 @@ class Standardize(Pixels):
 
 
 @dataclass(frozen=True)
-class Normalize(Pixels):
+class Normalize(Fixed):
     """(x - mean) / std, both given; the same in evaluation."""
 
     mean: float
@@ -172,9 +169,6 @@ class Normalize(Pixels):
 
     def __post_init__(self):
         require(self.std > 0, f"std={self.std:g} must be more than 0")
-
-    def train(self, images, draws):
-        return self.evaluate(images)
 
     def evaluate(self, images):
         return (images - self.mean) / self.std
@@ -187,7 +181,7 @@ class Normalize(Pixels):
 
 
 @dataclass(frozen=True)
-class NormalizeRgb(Pixels):
+class NormalizeRgb(Fixed):
     """(x - mean) / std of each channel, given for a whole data set; the same in evaluation."""
 
     mean_red: float
@@ -196,17 +190,11 @@ class NormalizeRgb(Pixels):
     std_red: float
     std_green: float
     std_blue: float
+    rgb = True
 
     def __post_init__(self):
         for name, std in zip(("std_red", "std_green", "std_blue"), self._stds):
             require(std > 0, f"{name}={std:g} must be more than 0")
-
-    def output_shape(self, shape):
-        require_rgb(shape)
-        return shape
-
-    def train(self, images, draws):
-        return self.evaluate(images)
 
     def evaluate(self, images):
         import tensorflow as tf

@@ -37,6 +37,14 @@ class Pixels(Operation):
     """An operation on values: float32 [b, h, w, c] in and out."""
 
     invertible: ClassVar[bool] = True  # whether `inverse` gives back the values before `evaluate`
+    rgb: ClassVar[bool] = False  # whether images must have red, green and blue
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the images after it. Raises ValueError where it cannot be applied to `shape`."""
+        if self.rgb:
+            require(shape[2] == 3, f"images of {shape[0]}x{shape[1]}x{shape[2]} have {shape[2]} "
+                    f"{'channel' if shape[2] == 1 else 'channels'}; it needs red, green and blue: leave it out")
+        return shape
 
     def train(self, images: tf.Tensor, draws: StepDraws) -> tf.Tensor:
         """Distorts `images`: each by its own random numbers of `draws`."""
@@ -54,6 +62,14 @@ class Pixels(Operation):
         """Undoes the values of `evaluate`, of any shape [..., c]; what was cut off does not come back."""
         assert self.invertible, self
         return images
+
+
+class Fixed(Pixels):
+    """An operation on values that is the same in training and in evaluation, where `evaluate` says what it does."""
+
+    def train(self, images: tf.Tensor, draws: StepDraws) -> tf.Tensor:
+        """As `evaluate`."""
+        return self.evaluate(images)
 
 
 class Geometry(Operation):
@@ -101,9 +117,3 @@ def require(condition: bool, rule: str) -> None:
     """Raises ValueError(rule) unless `condition` holds."""
     if not condition:
         raise ValueError(rule)
-
-
-def require_rgb(shape: Shape) -> None:
-    """Raises ValueError unless images of `shape` have three channels."""
-    require(shape[2] == 3, f"images of {shape[0]}x{shape[1]}x{shape[2]} have {shape[2]} "
-            f"{'channel' if shape[2] == 1 else 'channels'}; it needs red, green and blue: leave it out")

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from input_pipeline import windows
-from input_pipeline.operation import Operation, Pixels, require
+from input_pipeline.operation import Fixed, Operation, Pixels, require
 
 CENTRAL = 0.875  # of the shorter side: what Inception's and torchvision's evaluations see
 LARGEST = 4096  # pixels a side
 
 
 @dataclass(frozen=True)
-class Resize(Pixels):
+class Resize(Fixed):
     """Makes the image size x size, whatever its proportions; the same in evaluation.
 
     Bilinear; antialiased where it shrinks, as tf.image.resize(antialias=True) and Pillow do.
@@ -29,9 +29,6 @@ class Resize(Pixels):
 
     def output_shape(self, shape):
         return self.size, self.size, shape[2]
-
-    def train(self, images, draws):
-        return self.evaluate(images)
 
     def evaluate(self, images):
         return _resized(images, self.size)

@@ -27,7 +27,8 @@ cd {folder} || exit 2
 export PYTHONUNBUFFERED=1  # srun --unbuffered would be a terminal: progress bars, and stacks in pieces
 limit= cancelled= first=$(mktemp)
 trap 'rm -f "$first"' EXIT
-trap 'limit=1; scancel --signal=TERM "$SLURM_JOB_ID"; [ -z "$evaluating" ] || kill "$evaluator"' USR1  # the time limit is near: every worker, and not this script
+# The time limit is near: every worker is told, or the evaluator that works alone, and not this script.
+trap 'limit=1; scancel --signal=TERM "$SLURM_JOB_ID"; [ -z "$evaluating" ] || kill "$evaluator"' USR1
 trap 'cancelled=1' TERM  # scancel or preemption: SLURM tells the workers itself, and requeues after the latter
 
 ended() {{  # waits for a process, also when a trap interrupts that, and returns its exit code
@@ -59,7 +60,12 @@ esac
 exit "$code"
 """
 
-EVALUATOR = "CUDA_VISIBLE_DEVICES=-1 {command} &  # on the CPU\nevaluator=$!\n"
+EVALUATOR = """evaluate() {{
+    CUDA_VISIBLE_DEVICES=-1 {command} &  # on the CPU
+    evaluator=$!
+}}
+evaluate
+"""
 EVALUATED = """# Training is done: the rest is evaluated, by an evaluator that crashed once more.
 if [ "$code" = 0 ] && [ -z "$cancelled" ]; then
     evaluating=1
@@ -67,8 +73,7 @@ if [ "$code" = 0 ] && [ -z "$cancelled" ]; then
         [ -z "$limit" ] || kill "$evaluator" 2>&-
         ended "$evaluator"; code=$?
         [ "$code" != 0 ] && [ $start = 1 ] && [ -z "$limit$cancelled" ] || break
-        CUDA_VISIBLE_DEVICES=-1 {command} &
-        evaluator=$!
+        evaluate
     done
 else
     kill "$evaluator" 2>&-
@@ -126,12 +131,11 @@ def script(job: SlurmJob, *, python: str, folder: str) -> str:
     worker = job.worker_command(python)
     if job.num_workers > 1:
         worker = [python, "-m", "launch.cluster", "--", *worker]
-    evaluator = shlex.join(job.evaluator_command(python))
     return SCRIPT.format(
         directives="\n".join(f"#SBATCH {line}" for line in lines), folder=shlex.quote(folder),
         starts=job.max_restarts + 1, srun=shlex.join(srun), worker=shlex.join(worker),
-        evaluator=EVALUATOR.format(command=evaluator) if job.evaluator else "",
-        ending=EVALUATED.format(command=evaluator) if job.evaluator else "")
+        evaluator=EVALUATOR.format(command=shlex.join(job.evaluator_command(python))) if job.evaluator else "",
+        ending=EVALUATED if job.evaluator else "")
 
 
 def start(job: SlurmJob) -> int:

@@ -46,7 +46,7 @@ SERVER = f"""cd {FOLDER}; pgrep -f '[s]tart_grpc_tpu_worker' > /dev/null || \
 (setsid nohup .venv/bin/start_grpc_tpu_worker > server.log 2>&1 < /dev/null &)"""
 FREE = "if [ -e run.pid ] && kill -0 $(cat run.pid) 2>&-; then echo 'it runs already; see --action=follow' >&2; exit 2; fi"
 IDLE = f"cd {FOLDER} 2>&- || exit 0\n{FREE}"  # looked at before the code there is replaced, too
-START = f"""cd {{folder}}
+START = f"""cd {FOLDER}
 {FREE}
 setsid nohup {{command}} > run.log 2>&1 < /dev/null &
 echo $! > run.pid"""
@@ -128,7 +128,7 @@ def starting(job: TpuJob, archive: str) -> list[tuple[str, list[str]]]:
             ("copy to all hosts", ["gcloud", "compute", "tpus", "tpu-vm", "scp", archive, f"{job.name}:{FOLDER}.tar.gz",
                                    "--worker=all", *place(job)]),
             ("set up all hosts", ssh(job, "all", SET_UP)), *servers,
-            ("start the run", ssh(job, "0", START.format(folder=FOLDER, command=shlex.join(run))))]
+            ("start the run", ssh(job, "0", START.format(command=shlex.join(run))))]
 
 
 def plan(job: TpuJob, archive: str) -> list[tuple[str, list[str]]]:

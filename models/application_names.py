@@ -15,17 +15,17 @@ APPLICATIONS = (
     "NASNetMobile", "NASNetLarge", "ResNet50", "ResNet101", "ResNet152", "ResNet50V2", "ResNet101V2", "ResNet152V2",
     "VGG16", "VGG19", "Xception",
 )
-# How Keras's documentation of each network wants images of 0 to 255 prepared; of those left out: they do it themselves.
+# How Keras's documentation of each network wants images of 0 to 255 prepared; "", and those left out: they do it themselves.
 IMAGENET_VALUES = {
     "normalize:127.5:127.5": ("MobileNet", "MobileNetV2", "Inception", "Xception", "NASNet", "ResNet50V2", "ResNet101V2",
                               "ResNet152V2"),
     "normalize_rgb:123.68:116.779:103.939:1:1:1,bgr": ("ResNet50", "ResNet101", "ResNet152", "VGG"),
     "normalize_rgb:123.675:116.28:103.53:58.395:57.12:57.375": ("DenseNet",),
+    "": ("MobileNetV3",),
 }
 
 
 def imagenet_values(application: str) -> str:
     """The entry of IMAGENET_VALUES that begins most like the network's name; "" where there is none."""
-    found = [(len(start), text) for text, starts in IMAGENET_VALUES.items() for start in starts
-             if application.startswith(start) and not application.startswith("MobileNetV3")]
+    found = [(len(start), text) for text, starts in IMAGENET_VALUES.items() for start in starts if application.startswith(start)]
     return max(found, default=(0, ""))[1]

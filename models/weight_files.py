@@ -95,9 +95,9 @@ class _Keras3(_Hdf5):
             kind = _snake(type(layer).__name__)
             number = counts[kind] = counts.get(kind, -1) + 1
             place = f"layers/{kind}_{number}/vars" if number else f"layers/{kind}/vars"
-            if place not in groups and layer is head:
-                continue
             if place not in groups:
+                if layer is head:
+                    continue
                 raise ValueError(f"has no weights for layer {layer.name!r}; are they of this network?")
             found[layer.name] = groups.pop(place)
         return found | {place.removesuffix("/vars"): entries for place, entries in groups.items()}

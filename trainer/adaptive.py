@@ -44,8 +44,7 @@ class Adafactor(keras.optimizers.Adafactor):
     """
 
     def build(self, variables):
-        """Creates the row and column averages of variables of rank 2 or more, and a velocity for each
-        variable."""
+        """Creates the row and column averages of variables of rank 2 or more, and a velocity for each other one."""
         if self.built:
             return
         keras.optimizers.Optimizer.build(self, variables)

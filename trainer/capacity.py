@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import resource
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -20,40 +21,36 @@ from trainer.config import Config, UserError
 
 GROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # of a container
 # A full disk is a ResourceExhaustedError too.
-_SAID = (re.compile(r"OOM when allocating tensor with shape\S+ and type \w+"),
+_SAID = (re.compile(r"OOM when allocating tensor with shape\S+ and type \w+", re.IGNORECASE),
          re.compile(r"[^\n]*(out of memory|allocat)[^\n]*", re.IGNORECASE))
 
 
-def _said(error: tf.errors.ResourceExhaustedError) -> str:
-    """What TensorFlow says of memory; another error is raised again."""
-    found = next(filter(None, (pattern.search(error.message) for pattern in _SAID)), None)
-    if not found:
-        raise error
-    return found[0]
-
-
 @contextlib.contextmanager
+def _told(words: Callable[[str], str]):
+    """UserError, of what TensorFlow says of memory, where there is none left in here."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        found = next(filter(None, (pattern.search(error.message) for pattern in _SAID)), None)
+        if not found:
+            raise
+        raise UserError(words(f"out of memory ({found[0]})")) from error
+
+
 def building(config: Config):
-    """UserError with numbers and a way out where the weights that are made in here find no memory."""
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        said = _said(error)
-        raise UserError(f"out of memory ({said}) before the first step: the weights of --model={config.model}, and what training "
-                        f"keeps beside them, need more than this process can have ({memory.text(available())}); smaller images, "
-                        "fewer blocks or a smaller --model need less") from error
+    """A context: UserError with numbers and a way out where the weights that are made in it find no memory."""
+    return _told(lambda said: f"{said} before the first step: the weights of --model={config.model}, and what training keeps beside "
+                 f"them, need more than this process can have ({memory.text(available())}); smaller images, fewer blocks or a "
+                 "smaller --model need less")
 
 
-@contextlib.contextmanager
 def named(model, config: Config, *, replicas: int):
-    """UserError with numbers and a way out where a step of `model` in here finds no memory."""
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        said = _said(error)
-        advice = memory.advice(model, rows=config.global_batch_size, replicas=replicas,
-                               grad_accum_steps=config.grad_accum_steps)
-        raise UserError(f"out of memory ({said}): {advice}; another batch needs another --model_dir") from error
+    """A context: UserError with numbers and a way out where a step of `model` in it finds no memory."""
+    def words(said):
+        advice = memory.advice(model, rows=config.global_batch_size, replicas=replicas, grad_accum_steps=config.grad_accum_steps)
+        return f"{said}: {advice}; another batch needs another --model_dir"
+
+    return _told(words)
 
 
 def warning(model, config: Config, *, local_replicas: int, replicas: int) -> str:

@@ -89,7 +89,7 @@ def _decay(config: Config, given: dict, conflict) -> None:
                 conflict(name, "lr_schedule", "a constant rate does not decay; leave one of them out")
     if given.get("staircase") and schedule != "exponential":
         conflict("staircase", "lr_schedule", "only an exponential decay has stairs; leave one of them out")
-    if schedule == "piecewise" and not (any(boundaries) or config.decay_epochs or config.unfreeze_steps or config.unfreeze_epochs):
+    if schedule == "piecewise" and not has_boundaries(config):
         raise UserError("--lr_schedule=piecewise needs boundaries; give --decay_steps=100,200, say")
     if schedule != "piecewise" and len(boundaries) > 1:
         conflict("decay_steps", "lr_schedule", "several boundaries belong to piecewise; give one number")
@@ -99,6 +99,11 @@ def _decay(config: Config, given: dict, conflict) -> None:
     if "decay_rate" in given and schedule in ("cosine", "linear"):
         conflict("decay_rate", "lr_schedule",
                  "it falls to zero whatever the rate of decay; leave one of them out")
+
+
+def has_boundaries(config: Config) -> bool:
+    """Whether something says where a piecewise rate changes."""
+    return bool(any(config.decay_steps) or config.decay_epochs or config.unfreeze_steps or config.unfreeze_epochs)
 
 
 def on_devices(config: Config, plan: devices.Plan) -> None:
@@ -150,11 +155,9 @@ def values(config: Config, info: datasets.Info) -> None:
     network, augmentation = registry.check(config.model), augment.parse(config.augment)
     said = f"--augment={shown(config.augment)} with"
     if config.pretrained_weights == transfer.IMAGENET and network.imagenet_values is not None:
-        wanted = augment.parse(network.imagenet_values)
-        black, *_ = values = [wanted.pixel(color) for color in PROBES]
-        found = [augmentation.pixel(color) for color in PROBES]
-        near = NEAR * (values[1][0] - black[0])
-        if None in found or max(abs(a - b) for one, other in zip(found, values) for a, b in zip(one, other)) > near:
+        found, wanted = ([by.pixel(color) for color in PROBES] for by in (augmentation, augment.parse(network.imagenet_values)))
+        near = NEAR * (wanted[1][0] - wanted[0][0])
+        if None in found or max(abs(a - b) for one, other in zip(found, wanted) for a, b in zip(one, other)) > near:
             right = network.imagenet_values
             fix = f"made by {right}; end the list with it" if right else "of 0 to 255; leave out what changes them"
             raise UserError(f"{said} --pretrained_weights={transfer.IMAGENET}: the weights of --model={config.model} are for values "

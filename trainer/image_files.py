@@ -20,8 +20,11 @@ NPY = b"\x93NUMPY"
 def check(path: str) -> None:
     """Unreadable unless `path`, which may be at gs://, is a file that exists and is not too large."""
     try:
-        mode = stat.S_IFREG if storage.is_remote(path) else os.stat(path).st_mode
-        size = storage.status(path).size
+        if storage.is_remote(path):
+            mode, size = stat.S_IFREG, storage.status(path).size
+        else:
+            facts = os.stat(path)
+            mode, size = facts.st_mode, facts.st_size
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise Unreadable(getattr(error, "strerror", None) or str(error)) from None
     if not stat.S_ISREG(mode):

@@ -80,8 +80,7 @@ def _start(recipe: Config, given: dict) -> Config:
         gone += ["weight_decay"] * ((config.optimizer in names.DECOUPLED) != (recipe.optimizer in names.DECOUPLED))
     gone += [name for name in registry.OPTIONS if name not in registry.NETWORKS[config.model].options]
     config = dataclasses.replace(config, **{name: FIELDS[name].default for name in gone if name not in given})
-    boundaries = any(config.decay_steps) or config.decay_epochs or config.unfreeze_steps or config.unfreeze_epochs
-    if config.lr_schedule == "piecewise" and "lr_schedule" not in given and not boundaries:  # of layers that stay frozen
+    if config.lr_schedule == "piecewise" and "lr_schedule" not in given and not checks.has_boundaries(config):  # all stay frozen
         config = dataclasses.replace(config, lr_schedule="constant")
     return config
 

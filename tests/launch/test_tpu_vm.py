@@ -166,7 +166,7 @@ def test_remote_commands_are_shell_and_do_what_they_say(tmp_path, monkeypatch):
     (tmp_path / "lockstep").mkdir()
     monkeypatch.chdir(tmp_path)
     program = "trap 'echo saved; exit 143' TERM; echo begun; while :; do sleep 1000 & wait; done"
-    text = tpu_vm.START.format(folder=tpu_vm.FOLDER, command=shlex.join(["sh", "-c", program]))
+    text = tpu_vm.START.format(command=shlex.join(["sh", "-c", program]))
     subprocess.run(["sh", "-c", text], check=True)
     log = tmp_path / "lockstep" / "run.log"
     runs.wait_for(lambda: log.exists() and "begun" in log.read_text(), seconds=30)

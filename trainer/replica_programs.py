@@ -85,6 +85,7 @@ class _Extended(OneDeviceExtended):
     """One device's variables and contexts, many replicas' sums."""
 
     collectives = None  # of the program that is being traced
+    worker_devices = ("/device:TPU:0",)  # what the programs are for; layers that take other ways on a CPU ask
 
     @property
     def _num_replicas_in_sync(self):

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from models import layers
-from models.filter_gradient import Conv2D
+from models.convolution import Conv2D
 
 WIDTHS = (64, 256, 256)
 PATCH = 2  # side of a whitened patch
@@ -39,7 +39,7 @@ def build(*, input_shape, classes, sync_batch_norm=True):
     x = gelu(Whitening(name=WHITEN)(images), "whiten_gelu")
     for group, width in enumerate(WIDTHS, 1):
         for half, name in enumerate((f"conv{group}a", f"conv{group}b")):
-            x = Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=Identity(), name=name)(x)
+            x = Conv2D(width, 3, padding="same", use_bias=False, kernel_initializer=Identity(), even=not half, name=name)(x)
             if not half:
                 x = keras.layers.MaxPooling2D(2, name=f"pool{group}")(x)
             x = gelu(norm(x, f"{name}_norm"), f"{name}_gelu")

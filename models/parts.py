@@ -10,7 +10,7 @@ Images are [b, h, w, c]. Kernels in front of a ReLU are drawn as in He et al. 20
 import keras
 
 from models import layers
-from models.filter_gradient import Conv2D
+from models.convolution import Conv2D
 
 SMALL = 64  # images with a side below it keep their resolution in the first layers
 
@@ -23,9 +23,7 @@ def is_small(input_shape):
 
 def convolution(x, filters, size, *, name, strides=1, padding="same", activation="relu"):
     """A convolution with bias and, in the same operation, its activation."""
-    return Conv2D(
-        filters, size, strides=strides, padding=padding, activation=activation, kernel_initializer="he_normal",
-        name=name)(x)
+    return Conv2D(filters, size, strides=strides, padding=padding, activation=activation, kernel_initializer="he_normal", name=name)(x)
 
 
 def normalized(x, filters, size, *, name, sync_batch_norm, strides=1, activation="relu"):
@@ -33,8 +31,7 @@ def normalized(x, filters, size, *, name, sync_batch_norm, strides=1, activation
 
     The convolution has no bias: the normalisation's would take it back. Layers: name, name_norm, name_relu.
     """
-    x = Conv2D(
-        filters, size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
+    x = Conv2D(filters, size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name)(x)
     x = norm(x, name=f"{name}_norm", sync_batch_norm=sync_batch_norm)
     return keras.layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
 

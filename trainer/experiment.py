@@ -4,6 +4,7 @@
     experiment = Experiment(run, strategy)        # network, optimizer, state, step, loop, sources
 """
 import json
+import math
 import os
 import platform
 import subprocess
@@ -87,7 +88,7 @@ class Experiment:
             optimizer = optimizers.build(
                 config.optimizer, learning_rate=rate, momentum=config.momentum, nesterov=config.nesterov,
                 weight_decay=config.weight_decay, decayed=decayed,
-                head=head, rates=self._rates(rate), late_steps=config.unfreeze_steps, step=lambda: rate.step,
+                head=head, rates=(rates := self._rates(rate)), late_steps=config.unfreeze_steps, step=lambda: rate.step,
                 late=[v for v in self.model.trainable_variables if config.unfreeze_steps and not any(v is h for h in head)])
             optimizer.build(self.model.trainable_variables)
         self.state = State(
@@ -97,7 +98,7 @@ class Experiment:
         with tf.device("cpu:0"):
             self.stop = tf.Variable(False, trainable=False, name="stop")
         step = step_lib.build(strategy, self.state, self.task, config, schedule=self.schedule, rate=rate,
-                              decayed=decayed, head=head, examples=len(self.source), stop=self.stop)
+                              decayed=decayed, stages=self._stages(head, rates), examples=len(self.source), stop=self.stop)
         self.loss_names = step.loss_names
         self.loop = inner_loop.InnerLoop(step, self.state, self.model, max_skipped_steps=config.max_skipped_steps,
                                          deterministic=config.deterministic)
@@ -110,6 +111,15 @@ class Experiment:
             filters=base, head=config.head_learning_rate or base, rest=config.bias_learning_rate or base,
             brief=[v for v in self.model.trainable_variables if v.path == "whiten/bias"], brief_steps=steps,
             step=lambda: rate.step)
+
+    def _stages(self, head: list, rates: muon_sgd.Rates) -> step_lib.Stages | None:
+        """Which variables learn when, where not all do at all times."""
+        every = self.model.trainable_variables
+        if self.config.unfreeze_steps:
+            return step_lib.Stages(self.config.unfreeze_steps, head, every)
+        if self.config.optimizer == "muon_sgd" and rates.brief and rates.brief_steps:
+            return step_lib.Stages(math.ceil(rates.brief_steps), every, [v for v in every if not any(v is one for one in rates.brief)])
+        return None
 
     def first_weights(self) -> str:
         """Sets the weights that the network takes from training images; says so, "" where there are none."""

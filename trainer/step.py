@@ -56,9 +56,9 @@ def _decay_in_loss(config: Config) -> bool:
 
 
 def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, *, schedule: Callable, rate: "Rate",
-          decayed: list, head: list, examples: int, stop: tf.Variable) -> Step:
+          decayed: list, stages: "Stages | None", examples: int, stop: tf.Variable) -> Step:
     """The train step of `state`. schedule: completed steps -> learning rate. decayed: the kernels with weight decay.
-    head: the variables that learn alone before --unfreeze_steps. examples: in the training set, for the running means
+    stages: which variables learn when, if not all at all times. examples: in the training set, for the running means
     of an epoch. stop: a boolean variable that asks every worker to end after this step."""
     trainable = state.model.trainable_variables
     names = loss_names(config, task, decayed)
@@ -73,8 +73,10 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
     def local_gradients(batch, step, scale, forward):
         """On one replica: gradients and sums over its micro-batches, one after the other."""
         compute = _compiled(_micro_batch) if config.xla else _micro_batch
-        if config.unfreeze_steps:
-            compute = _staged(compute, [k for k, v in enumerate(trainable) if any(v is h for h in head)])
+        if stages:
+            # In a branch of the graph there may be no sums over replicas, as synchronised statistics are.
+            staged = _staged if replicas == 1 or config.freeze or local_statistics else _zeroed
+            compute = staged(compute, stages.boundary, *stages.numbers(trainable))
         total, updates, extras, loss_sum, metric_sums = None, [], (), 0.0, 0.0
         for k in range(config.grad_accum_steps):
             # Each micro-batch waits for the one before, or they would all be in memory at once.
@@ -208,20 +210,45 @@ def _compiled(micro_batch):
     return call
 
 
-def _staged(micro_batch, first: list[int]):
-    """`micro_batch` in which before --unfreeze_steps only the weights numbered `first` learn: the others' gradients are
-    0, without a backward pass for them."""
-    def call(forward, task, weights, config, batch, step, scale, updates):
-        def learning(numbers):
-            found, loss, sums, after, extras = micro_batch(
-                forward, task, [weights[k] for k in numbers], config, batch, step, scale, updates)
-            assert after == updates, "batch statistics are frozen"
-            found = dict(zip(numbers, found))
-            return [found.get(k, tf.zeros_like(weight)) for k, weight in enumerate(weights)], loss, sums, extras
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """Before the step `boundary` the variables `before` learn, from then on `after`: the others' gradients are 0."""
 
-        found, loss, sums, extras = tf.cond(step < config.unfreeze_steps, lambda: learning(first),
-                                            lambda: learning(range(len(weights))))
-        return found, loss, sums, updates, extras
+    boundary: int
+    before: list
+    after: list
+
+    def numbers(self, trainable: list) -> list[list[int]]:
+        """The places of `before` and of `after` in `trainable`."""
+        return [[k for k, v in enumerate(trainable) if any(v is one for one in some)] for some in (self.before, self.after)]
+
+
+def _staged(micro_batch, boundary: int, before: list[int], after: list[int]):
+    """`micro_batch` in which before the step `boundary` the weights numbered `before` learn, from then on `after`, without a
+    backward pass for the others."""
+    def call(forward, task, weights, config, batch, step, scale, updates):
+        targets = []
+
+        def learning(numbers):
+            found, loss, sums, pending, extras = micro_batch(
+                forward, task, [weights[k] for k in numbers], config, batch, step, scale, updates)
+            targets[:] = [variable for variable, _ in pending]
+            found = dict(zip(numbers, found))
+            return ([found.get(k, tf.zeros_like(weight)) for k, weight in enumerate(weights)], loss, sums,
+                    [value for _, value in pending], extras)
+
+        found, loss, sums, values, extras = tf.cond(step < boundary, lambda: learning(before), lambda: learning(after))
+        return found, loss, sums, list(zip(targets, values)), extras
+
+    return call
+
+
+def _zeroed(micro_batch, boundary: int, before: list[int], after: list[int]):
+    """The same numbers, with the backward pass."""
+    def call(forward, task, weights, config, batch, step, scale, updates):
+        found, *rest = micro_batch(forward, task, weights, config, batch, step, scale, updates)
+        learns = [tf.where(step < boundary, k in before, k in after) for k in range(len(weights))]
+        return [tf.where(now, gradient, 0.0) for now, gradient in zip(learns, found)], *rest
 
     return call
 

@@ -16,7 +16,7 @@ FLAGS = {
     "cifar10_tutorial": ("--image_size=32",),
     "cifar10_cnn": ("--image_size=32",),
     "cifar10_fast": ("--image_size=32", "--augment=flip_alternate,pad_crop:2:reflect,normalize:127.5:63", "--head_learning_rate=1",
-                     "--bias_learning_rate=0.1"),
+                     "--bias_learning_rate=0.1", "--whiten_epochs=0.0032"),  # 10 of the 20 steps
     "cifar10_resnet18": ("--image_size=32", "--blocks=1,1,1,1"),
     "cifar10_alexnet": ("--image_size=32",),
     "cifar10_densenet": ("--image_size=32",),

@@ -25,7 +25,7 @@ def experiment(strategy=None, **changes) -> Experiment:
         "decay_steps": (100,), "global_batch_size": 16, "lr_schedule": "constant", "weight_decay": 0.0,
         "label_smoothing": 0.0, **changes})
     tf.keras.utils.set_random_seed(config.seed)
-    run = Run(config=config, info=datasets.describe("digits"), plan=PLAN, recorded=None)
+    run = Run(config=config, info=datasets.describe(config.dataset), plan=PLAN, recorded=None)
     return Experiment(run, strategy or tf.distribute.OneDeviceStrategy("/cpu:0"))
 
 
@@ -68,6 +68,24 @@ def test_sgd_with_decay_and_clipping_by_hand(clip_norm):
     assert made.loss_names[0] == "cross_entropy" and made.loss_names[-1] == "total_loss"
     assert losses[0] == pytest.approx(loss, rel=1e-5) and losses[-1] == pytest.approx(loss + decay, rel=1e-5)
     assert metrics["gradient_norm"].numpy() == pytest.approx(norm, rel=1e-5)
+
+
+def test_the_whitening_bias_learns_in_its_epochs_alone():
+    """Its gradient is 0 afterwards, on one replica without a backward pass for it; all else is the same on two.
+
+    Mutations: the boundary a step later; the later stage has the bias too; two replicas keep its gradient."""
+    options = {"model": "cifar10_fast", "dataset": "synthetic", "optimizer": "muon_sgd", "whiten_epochs": 2.5 * 16 / 50_000,
+               "learning_rate": 0.01, "augment": "normalize:127.5:63"}
+    runs = []
+    for strategy in None, mirrored(2):
+        made = experiment(strategy, **options)
+        batches, bias = made.batches(0), [v.path for v in made.model.trainable_variables].index("whiten/bias")
+        squares = [made.loop.run(batches, step + 1)["gradient_squares"].numpy() for step in range(5)]
+        assert [bool(found[bias] > 0) for found in squares] == [True, True, True, False, False]
+        runs.append(squares)
+        if strategy is None:
+            assert made.loop.traces["step"] == 1
+    np.testing.assert_allclose(runs[1], runs[0], rtol=2e-3)
 
 
 def test_moving_averages_warm_up():

@@ -4,26 +4,29 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import filter_gradient
-
-CPU = "/cpu:0"
-
+from models import convolution
 
 @pytest.mark.parametrize("height, width", [(8, 8), (7, 5), (3, 3), (2, 8), (1, 4), (1, 1)])
-def test_products_are_the_gradient(height, width):
+@pytest.mark.parametrize("dropped", [0, 1], ids=["same", "even"])
+def test_products_are_the_gradient(height, width, dropped):
     """Against TensorFlow's own, in float32: other order of the same sums.
 
     Mutations: the shift of dy's slice the wrong way round; rows and columns of the result exchanged."""
+    if dropped and min(height, width) == 1:
+        pytest.skip("nothing is left of one row")
     random = np.random.default_rng(0)
-    x, dy = random.normal(size=(6, height, width, 4)).astype("f"), random.normal(size=(6, height, width, 5)).astype("f")
+    x = random.normal(size=(6, height, width, 4)).astype("f")
+    dy = random.normal(size=(6, height - dropped, width - dropped, 5)).astype("f")
     want = tf.raw_ops.Conv2DBackpropFilter(
-        input=x, filter_sizes=[3, 3, 4, 5], out_backprop=dy, strides=[1] * 4, padding="SAME")
-    np.testing.assert_allclose(filter_gradient.by_products(tf.constant(x), tf.constant(dy)), want, atol=1e-4)
+        input=x, filter_sizes=[3, 3, 4, 5], out_backprop=dy, strides=[1] * 4, padding="EXPLICIT",
+        explicit_paddings=[0, 0, 1, 1 - dropped, 1, 1 - dropped, 0, 0])
+    np.testing.assert_allclose(convolution.by_products(tf.constant(x), tf.constant(dy)), want, atol=1e-4)
 
 
-def gradients(layer, x, device=CPU):
-    """(the operations of the graph, dx, dfilters) of the sum of squares of the layer's output, as one replica computes them."""
-    strategy = tf.distribute.OneDeviceStrategy(device)
+def gradients(layer, x, kernel=None):
+    """(the operations that run, dx, dfilters) of the sum of squares of the layer's output, as one replica computes them."""
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    kernel = layer.kernel if kernel is None else kernel
 
     @tf.function
     def run(x):
@@ -31,14 +34,24 @@ def gradients(layer, x, device=CPU):
             with tf.GradientTape() as tape:
                 tape.watch(x)
                 loss = tf.reduce_sum(tf.square(tf.cast(layer(x), tf.float32)))
-            return tape.gradient(loss, [x, layer.kernel.value])
+            return tape.gradient(loss, [x, kernel.value])
         return strategy.run(replica, [x])
 
-    graph = run.get_concrete_function(x).graph
-    return {operation.type for operation in graph.get_operations()}, *run(x)
+    return needed(run.get_concrete_function(x).outputs), *run(x)
 
 
-def built(policy="mixed_bfloat16", kind=filter_gradient.Conv2D, side=4, filters=32, size=3, **options):
+def needed(tensors):
+    """The types of the operations that have to run for these."""
+    found, left = set(), [tensor.op for tensor in tensors]
+    while left:
+        operation = left.pop()
+        if operation not in found:
+            found.add(operation)
+            left.extend(tensor.op for tensor in operation.inputs)
+    return {operation.type for operation in found}
+
+
+def built(policy="mixed_bfloat16", kind=convolution.Conv2D, side=4, filters=32, size=3, **options):
     keras.utils.set_random_seed(3)
     layer = kind(filters, size, padding="same", dtype=policy, **options)
     layer.build((None, side, side, 32))
@@ -79,3 +92,25 @@ def test_everything_else_is_tensorflows_own(why, changes, side):
     layer = built(side=side, **changes)
     operations, *_ = gradients(layer, examples(side, tf.float32 if "policy" in changes else tf.bfloat16))
     assert "MatMul" not in operations, why
+
+
+@pytest.mark.parametrize("side", [4, 5, 9, 10])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_even_leaves_out_what_a_pooling_drops(side, policy):
+    """Pooled, output and gradients are those of the whole map.
+
+    Mutation: the padding taken from the first row in place of the last."""
+    x = examples(side, tf.float32 if policy == "float32" else tf.bfloat16)
+    pool = keras.layers.MaxPooling2D(2, dtype=policy)
+    found, want = (
+        gradients(keras.Sequential([keras.Input((side, side, 32), dtype=x.dtype), layer, pool]), x, kernel=layer.kernel)[1:]
+        for layer in (built(policy, side=side, even=True), built(policy, kind=keras.layers.Conv2D, side=side)))
+    for ours, whole in zip(found, want, strict=True):
+        ours, whole = tf.cast(ours, tf.float32), tf.cast(whole, tf.float32)
+        assert float(tf.norm(ours - whole) / tf.norm(whole)) < (1e-5 if policy == "float32" else 3e-3)
+    assert built(even=True).compute_output_shape((None, 7, 10, 32)) == (None, 6, 10, 32)
+
+
+def test_even_is_for_what_it_says():
+    with pytest.raises(ValueError, match="even=True is for 3x3, stride 1, SAME; got "):
+        built(strides=2, even=True)

@@ -23,6 +23,7 @@ LAYERS = (
     ("watch", "checkpoint", "task", "schedules", "optimizers", "distribution", "events", "image_files", "replica_programs",
      "muon_sgd", "momentum", "adaptive"),
     ("state", "summaries", "evaluate"),
+    ("backward",),
     ("step",),
     ("inner_loop", "report"),
     ("experiment",),

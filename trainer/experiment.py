@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from input_pipeline import augment, datasets, pipeline
 from models import layers, registry, shrinking
-from trainer import checks, inner_loop, muon_sgd, optimizers, schedules, task, transfer, watch
+from trainer import backward, checks, inner_loop, muon_sgd, optimizers, schedules, task, transfer, watch
 from trainer import step as step_lib
 from trainer.config import TRANSIENT, Config, UserError, data_options
 from trainer.evaluate import Evaluation
@@ -112,13 +112,13 @@ class Experiment:
             brief=[v for v in self.model.trainable_variables if v.path == "whiten/bias"], brief_steps=steps,
             step=lambda: rate.step)
 
-    def _stages(self, head: list, rates: muon_sgd.Rates) -> step_lib.Stages | None:
+    def _stages(self, head: list, rates: muon_sgd.Rates) -> backward.Stages | None:
         """Which variables learn when, where not all do at all times."""
         every = self.model.trainable_variables
         if self.config.unfreeze_steps:
-            return step_lib.Stages(self.config.unfreeze_steps, head, every)
+            return backward.Stages(self.config.unfreeze_steps, head, every)
         if self.config.optimizer == "muon_sgd" and rates.brief and rates.brief_steps:
-            return step_lib.Stages(math.ceil(rates.brief_steps), every, [v for v in every if not any(v is one for one in rates.brief)])
+            return backward.Stages(math.ceil(rates.brief_steps), every, [v for v in every if not any(v is one for one in rates.brief)])
         return None
 
     def first_weights(self) -> str:

@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from models import layers
-from trainer import optimizers
+from trainer import backward, optimizers
 from trainer.config import Config
 from trainer.state import State
 
@@ -56,7 +55,7 @@ def _decay_in_loss(config: Config) -> bool:
 
 
 def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, *, schedule: Callable, rate: "Rate",
-          decayed: list, stages: "Stages | None", examples: int, stop: tf.Variable) -> Step:
+          decayed: list, stages: backward.Stages | None, examples: int, stop: tf.Variable) -> Step:
     """The train step of `state`. schedule: completed steps -> learning rate. decayed: the kernels with weight decay.
     stages: which variables learn when, if not all at all times. examples: in the training set, for the running means
     of an epoch. stop: a boolean variable that asks every worker to end after this step."""
@@ -72,11 +71,11 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
 
     def local_gradients(batch, step, scale, forward):
         """On one replica: gradients and sums over its micro-batches, one after the other."""
-        compute = _compiled(_micro_batch) if config.xla else _micro_batch
+        compute = backward.compiled(backward.micro_batch) if config.xla else backward.micro_batch
         if stages:
             # In a branch of the graph there may be no sums over replicas, as synchronised statistics are.
-            staged = _staged if replicas == 1 or config.freeze or local_statistics else _zeroed
-            compute = staged(compute, stages.boundary, *stages.numbers(trainable))
+            staged = backward.staged if replicas == 1 or config.freeze or local_statistics else backward.zeroed
+            compute = staged(compute, stages, trainable)
         total, updates, extras, loss_sum, metric_sums = None, [], (), 0.0, 0.0
         for k in range(config.grad_accum_steps):
             # Each micro-batch waits for the one before, or they would all be in memory at once.
@@ -175,82 +174,6 @@ def build(strategy: tf.distribute.Strategy, state: State, task, config: Config, 
 def at(place: tf.Variable, name: str) -> tf.Operation:
     """In the graph: from here on the process is at this one of PLACES."""
     return place.assign(PLACES.index(name), read_value=False)
-
-
-def _micro_batch(forward, task, weights, config, batch, step, scale, updates):
-    """(gradients, sum of losses, sums of metrics, updates, extras) of one micro-batch; `updates` goes on from before."""
-    with layers.replica_step(seed=config.seed, step=step, first_row=batch["row"][0], updates=list(updates)) as context:
-        with tf.GradientTape() as tape:
-            outputs, extras = forward(batch["input"])
-            losses = task.losses(outputs, batch)
-            # Over the global batch, so that the sum over replicas and micro-batches is the mean.
-            objective = tf.reduce_sum(losses) / config.global_batch_size * scale
-        found = tape.gradient(objective, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    sums = task.sums(outputs, batch)
-    metric_sums = tf.stack([tf.reduce_sum(sums[name]) for name in task.train_metrics])
-    return found, tf.reduce_sum(losses), metric_sums, context.updates, extras
-
-
-def _compiled(micro_batch):
-    """`micro_batch` compiled by XLA: only this part, since neither variables nor collectives of several CPU devices
-    may be inside."""
-    def call(forward, task, weights, config, batch, step, scale, updates):
-        targets = []
-
-        @tf.function(jit_compile=True, autograph=False)
-        def compiled(batch, step, scale, values):
-            pending = [(variable, value) for (variable, _), value in zip(updates, values)]
-            found, loss, sums, after, extras = micro_batch(forward, task, weights, config, batch, step, scale, pending)
-            targets[:] = [variable for variable, _ in after]
-            return found, loss, sums, [value for _, value in after], extras
-
-        found, loss, sums, values, extras = compiled(batch, step, scale, [value for _, value in updates])
-        return found, loss, sums, list(zip(targets, values)), extras
-
-    return call
-
-
-@dataclasses.dataclass(frozen=True)
-class Stages:
-    """Before the step `boundary` the variables `before` learn, from then on `after`: the others' gradients are 0."""
-
-    boundary: int
-    before: list
-    after: list
-
-    def numbers(self, trainable: list) -> list[list[int]]:
-        """The places of `before` and of `after` in `trainable`."""
-        return [[k for k, v in enumerate(trainable) if any(v is one for one in some)] for some in (self.before, self.after)]
-
-
-def _staged(micro_batch, boundary: int, before: list[int], after: list[int]):
-    """`micro_batch` in which before the step `boundary` the weights numbered `before` learn, from then on `after`, without a
-    backward pass for the others."""
-    def call(forward, task, weights, config, batch, step, scale, updates):
-        targets = []
-
-        def learning(numbers):
-            found, loss, sums, pending, extras = micro_batch(
-                forward, task, [weights[k] for k in numbers], config, batch, step, scale, updates)
-            targets[:] = [variable for variable, _ in pending]
-            found = dict(zip(numbers, found))
-            return ([found.get(k, tf.zeros_like(weight)) for k, weight in enumerate(weights)], loss, sums,
-                    [value for _, value in pending], extras)
-
-        found, loss, sums, values, extras = tf.cond(step < boundary, lambda: learning(before), lambda: learning(after))
-        return found, loss, sums, list(zip(targets, values)), extras
-
-    return call
-
-
-def _zeroed(micro_batch, boundary: int, before: list[int], after: list[int]):
-    """The same numbers, with the backward pass."""
-    def call(forward, task, weights, config, batch, step, scale, updates):
-        found, *rest = micro_batch(forward, task, weights, config, batch, step, scale, updates)
-        learns = [tf.where(step < boundary, k in before, k in after) for k in range(len(weights))]
-        return [tf.where(now, gradient, 0.0) for now, gradient in zip(learns, found)], *rest
-
-    return call
 
 
 class Rate:

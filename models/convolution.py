@@ -16,7 +16,7 @@ FEWEST_CHANNELS = 32  # on either side
 class Conv2D(keras.layers.Conv2D):
     """See the module. [b, h, w, c] to [b, h', w', filters], as Keras's.
 
-    even: the last row and column of an odd map are not computed, which a 2x2 pooling, VALID, would drop. ValueError for another
+    even: the last row and column of an odd map, which a 2x2 pooling, VALID, would drop, are not computed. ValueError for another
     convolution than 3x3, stride 1, SAME.
     """
 
@@ -30,12 +30,19 @@ class Conv2D(keras.layers.Conv2D):
 
     def compute_output_shape(self, input_shape):
         batch, height, width, filters = super().compute_output_shape(input_shape)
-        return (batch, height - height % 2, width - width % 2, filters) if self.even else (batch, height, width, filters)
+        return batch, height - self._dropped(height), width - self._dropped(width), filters
+
+    def _dropped(self, side):
+        """The rows (columns) of a map with so many that are not computed."""
+        return side % 2 if self.even and side > 1 else 0
+
+    def get_config(self):
+        return {**super().get_config(), "even": self.even}
 
     def convolution_op(self, inputs, kernel):
-        if not isinstance(inputs, tf.Tensor) or not self._usual:
+        if not self._usual:
             return super().convolution_op(inputs, kernel)
-        dropped = [side % 2 if self.even else 0 for side in inputs.shape[1:3]]
+        dropped = [self._dropped(side) for side in inputs.shape[1:3]]
         kernel = tf.convert_to_tensor(kernel)
         if not self._small(inputs) or not _on_cpu():
             return _convolve(inputs, kernel, dropped)

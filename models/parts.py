@@ -23,7 +23,8 @@ def is_small(input_shape):
 
 def convolution(x, filters, size, *, name, strides=1, padding="same", activation="relu"):
     """A convolution with bias and, in the same operation, its activation."""
-    return Conv2D(filters, size, strides=strides, padding=padding, activation=activation, kernel_initializer="he_normal", name=name)(x)
+    return Conv2D(filters, size, strides=strides, padding=padding, activation=activation, kernel_initializer="he_normal",
+                  name=name)(x)
 
 
 def normalized(x, filters, size, *, name, sync_batch_norm, strides=1, activation="relu"):

@@ -118,7 +118,8 @@ class Experiment:
         if self.config.unfreeze_steps:
             return backward.Stages(self.config.unfreeze_steps, head, every)
         if self.config.optimizer == "muon_sgd" and rates.brief and rates.brief_steps:
-            return backward.Stages(math.ceil(rates.brief_steps), every, [v for v in every if not any(v is one for one in rates.brief)])
+            later = [v for v in every if not any(v is one for one in rates.brief)]
+            return backward.Stages(math.ceil(rates.brief_steps), every, later)
         return None
 
     def first_weights(self) -> str:

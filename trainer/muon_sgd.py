@@ -44,7 +44,7 @@ class Rates:
     head: float = 1.0
     rest: float = 1.0
     brief: Sequence[keras.Variable] = ()
-    brief_steps: int = 0
+    brief_steps: float = 0
     step: Callable[[], tf.Tensor] | None = None
 
 

@@ -39,14 +39,12 @@ class Program:
 
     def flops(self) -> int:
         """Floating-point operations of products, convolutions and elementwise arithmetic, by TensorFlow's own count."""
-        profiler = tf.compat.v1.profiler
-        options = {**profiler.ProfileOptionBuilder.float_operation(), "output": "none"}
-        return profiler.profile(graph=self.concrete.graph, cmd="scope", options=options).total_float_ops
+        return _flops(self.concrete.graph)
 
     def problems(self) -> list[str]:
         """What keeps it from a TPU: operations of the host, strings, shapes that are not known. [] if nothing does."""
         found = []
-        for graph in _graphs(self.concrete.graph):
+        for graph in graphs(self.concrete.graph):
             for operation in graph.get_operations():
                 if operation.type in HOST_OPERATIONS:
                     found.append(f"{operation.type} {operation.name}")
@@ -60,17 +58,28 @@ class Program:
         return found
 
 
+def _flops(graph) -> int:
+    """A graph's own, and those of the functions that it calls; of two branches the larger."""
+    profiler = tf.compat.v1.profiler
+    options = {**profiler.ProfileOptionBuilder.float_operation(), "output": "none"}
+    total = profiler.profile(graph=graph, cmd="scope", options=options).total_float_ops
+    for operation in graph.get_operations():
+        called = [graph._get_function(attr.func.name).graph for attr in operation.node_def.attr.values() if attr.func.name]
+        total += max(map(_flops, called), default=0)
+    return total
+
+
 def _is_scratch(tensor) -> bool:
     """Batch normalisation's sixth output: scratch of GPUs, of a size that TensorFlow does not know, and of which its gradient
     makes zeros that nobody reads."""
     return tensor.op.type == "FusedBatchNormV3" and tensor.value_index == 5
 
 
-def _graphs(graph):
+def graphs(graph):
     """A function's graph and those of the functions that it calls."""
     yield graph
     for name in {attr.func.name for op in graph.get_operations() for attr in op.node_def.attr.values() if attr.func.name}:
-        yield from _graphs(graph._get_function(name).graph)
+        yield from graphs(graph._get_function(name).graph)
 
 
 class ReplicaPrograms(tf.distribute.Strategy):

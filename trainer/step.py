@@ -3,7 +3,8 @@
 Two passes over the replicas. `gradients` computes what the step would do and changes nothing; `apply` does it, and the
 loop leaves it out where the sums over all replicas are not finite. In between everything is known on every replica alike.
 
-    step = step_lib.build(strategy, state, task, config, schedule=schedule, decayed=kernels, examples=50_000)
+    step = step_lib.build(strategy, state, task, config, schedule=schedule, rate=Rate(), decayed=kernels, stages=None,
+                          examples=50_000, stop=stop)
     metrics = step(batch, forward)         # inside a tf.function; forward(images) -> (outputs, extras)
 """
 import dataclasses

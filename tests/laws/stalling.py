@@ -73,13 +73,13 @@ def _once_there(place: Place, tensor, meanwhile=lambda: None):
 
 
 def _in_forward(place: Place) -> None:
-    from trainer import step
-    honest = step._micro_batch
+    from trainer import backward
+    honest = backward.micro_batch
 
     def slow(forward, task, weights, config, batch, *rest):
         return honest(forward, task, weights, config, {**batch, "input": _once_there(place, batch["input"])}, *rest)
 
-    step._micro_batch = slow
+    backward.micro_batch = slow
 
 
 def _in_reading(split: str, place: Place, call: int) -> None:

@@ -42,7 +42,7 @@ PHASES = {
     "waiting for the data of 2 replicas": Phase(place="read:train", call=35, saved=34, flags=("--num_gpus=2", "--emulate")),
     "waiting for the data of the step with summaries": Phase(place="read:train", call=40, saved=39),
     "computing a step": Phase(place="forward:", call=35, saved=34),
-    "tracing the step with summaries": Phase(place="trainer.step:_micro_batch", call=2, saved=39),
+    "tracing the step with summaries": Phase(place="trainer.backward:micro_batch", call=2, saved=39),
     "evaluating": Phase(place="read:test", call=1, saved=30),
     "summaries": Phase(place="trainer.summaries:displayable", call=1, saved=None, goes_on=True),
     "saving": Phase(place="flush:.writing/", call=1, saved=None, goes_on=True),
@@ -137,7 +137,7 @@ def test_a_signal_while(name, tmp_path, undisturbed):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_tracing_ends_at_once(tmp_path, number):
     """The first step is not made: there is nothing to save."""
-    stalled = Stalled(tmp_path, "trainer.step:_micro_batch", 1, *FLAGS)
+    stalled = Stalled(tmp_path, "trainer.backward:micro_batch", 1, *FLAGS)
     stalled.send(number)
     ended = stalled.end()
     assert ended.code == 128 + number and ended.published() == [], ended.err

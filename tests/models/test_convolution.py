@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import graphs
 from models import convolution
+from trainer import replica_programs
+
 
 @pytest.mark.parametrize("height, width", [(8, 8), (7, 5), (3, 3), (2, 8), (1, 4), (1, 1)])
 @pytest.mark.parametrize("dropped", [0, 1], ids=["same", "even"])
@@ -23,50 +26,38 @@ def test_products_are_the_gradient(height, width, dropped):
     np.testing.assert_allclose(convolution.by_products(tf.constant(x), tf.constant(dy)), want, atol=1e-4)
 
 
-def gradients(layer, x, kernel=None):
+def gradients(layer, x, kernel=None, strategy="/cpu:0"):
     """(the operations that run, dx, dfilters) of the sum of squares of the layer's output, as one replica computes them."""
-    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    strategy = tf.distribute.OneDeviceStrategy(strategy) if isinstance(strategy, str) else strategy
     kernel = layer.kernel if kernel is None else kernel
 
-    @tf.function
-    def run(x):
-        def replica(x):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                loss = tf.reduce_sum(tf.square(tf.cast(layer(x), tf.float32)))
-            return tape.gradient(loss, [x, kernel.value])
-        return strategy.run(replica, [x])
+    def replica(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.square(tf.cast(layer(x), tf.float32)))
+        return tape.gradient(loss, [x, kernel.value])
 
-    return needed(run.get_concrete_function(x).outputs), *run(x)
+    run = tf.function(lambda x: strategy.run(replica, [x]) if strategy else replica(x), autograph=False)
+    return graphs.needed(run.get_concrete_function(x).outputs), *run(x)
 
 
-def needed(tensors):
-    """The types of the operations that have to run for these."""
-    found, left = set(), [tensor.op for tensor in tensors]
-    while left:
-        operation = left.pop()
-        if operation not in found:
-            found.add(operation)
-            left.extend(tensor.op for tensor in operation.inputs)
-    return {operation.type for operation in found}
-
-
-def built(policy="mixed_bfloat16", kind=convolution.Conv2D, side=4, filters=32, size=3, **options):
+def built(policy="mixed_bfloat16", kind=convolution.Conv2D, side=4, channels=32, filters=32, size=3, **options):
     keras.utils.set_random_seed(3)
-    layer = kind(filters, size, padding="same", dtype=policy, **options)
-    layer.build((None, side, side, 32))
+    layer = kind(filters, size, **{"padding": "same", **options}, dtype=policy)
+    layer.build((None, side, side, channels))
     return layer
 
 
-def examples(side=4, dtype=tf.bfloat16):
-    return tf.cast(np.random.default_rng(1).normal(size=(16, side, side, 32)), dtype)
+def examples(side=4, dtype=tf.bfloat16, channels=32):
+    return tf.cast(np.random.default_rng(1).normal(size=(16, side, side, channels)), dtype)
 
 
 def test_a_small_map_in_bfloat16_on_a_cpu_learns_by_products():
-    """Its output, its gradients and its names are those of Keras's layer.
+    """Its output and its gradients are those of Keras's layer, its variables have the same names.
 
-    Mutation: filters' gradient not rounded to what bfloat16 products give (computed from float32 copies)."""
-    ours, keras_own = built(), built(kind=keras.layers.Conv2D)
+    Mutation: products of float32 copies."""
+    ours, keras_own = built(name="a"), built(kind=keras.layers.Conv2D, name="a")
+    assert [v.path for v in ours.variables] == [v.path for v in keras_own.variables]
     x = examples()
     np.testing.assert_array_equal(tf.cast(ours(x), tf.float32), tf.cast(keras_own(x), tf.float32))
     operations, dx, dfilters = gradients(ours, x)
@@ -74,7 +65,7 @@ def test_a_small_map_in_bfloat16_on_a_cpu_learns_by_products():
     wanted_operations, want_dx, want_dfilters = gradients(keras_own, x)
     assert "Conv2DBackpropFilter" in wanted_operations
     np.testing.assert_array_equal(tf.cast(dx, tf.float32), tf.cast(want_dx, tf.float32))
-    assert dfilters.dtype == want_dfilters.dtype == tf.float32
+    np.testing.assert_array_equal(tf.cast(tf.cast(dfilters, tf.bfloat16), tf.float32), dfilters)
     difference = tf.norm(dfilters - want_dfilters) / tf.norm(want_dfilters)
     assert float(difference) < 2e-3, "two roundings of the same sums to bfloat16 differ in less"
 
@@ -83,15 +74,27 @@ def test_a_small_map_in_bfloat16_on_a_cpu_learns_by_products():
     ("float32 gains nothing", {"policy": "float32"}, 4),
     ("neither does a large map", {}, 9),
     ("nor one with few filters", {"filters": 16}, 4),
+    ("nor one of few channels", {"channels": 16}, 4),
     ("a stride is another sum", {"strides": 2}, 4),
     ("a dilation too", {"dilation_rate": 2}, 4),
     ("groups too", {"groups": 2}, 4),
+    ("and another padding", {"padding": "valid"}, 4),
     ("1x1 is a product already", {"size": 1}, 4)])
 def test_everything_else_is_tensorflows_own(why, changes, side):
     """Mutations: each condition left out."""
     layer = built(side=side, **changes)
-    operations, *_ = gradients(layer, examples(side, tf.float32 if "policy" in changes else tf.bfloat16))
+    x = examples(side, tf.float32 if "policy" in changes else tf.bfloat16, changes.get("channels", 32))
+    operations, *_ = gradients(layer, x)
     assert "MatMul" not in operations, why
+
+
+def test_no_other_device_learns_by_products():
+    """Mutations: not asked whether it is a CPU; replica_programs without its worker_devices."""
+    operations, *_ = gradients(built(), examples(), strategy=None)
+    assert "MatMul" not in operations
+    strategy = replica_programs.ReplicaPrograms(2)
+    gradients(built(), examples(), strategy=strategy)
+    assert "MatMul" not in graphs.needed(strategy.programs[0].concrete.outputs)
 
 
 @pytest.mark.parametrize("side", [4, 5, 9, 10])
@@ -108,7 +111,9 @@ def test_even_leaves_out_what_a_pooling_drops(side, policy):
     for ours, whole in zip(found, want, strict=True):
         ours, whole = tf.cast(ours, tf.float32), tf.cast(whole, tf.float32)
         assert float(tf.norm(ours - whole) / tf.norm(whole)) < (1e-5 if policy == "float32" else 3e-3)
-    assert built(even=True).compute_output_shape((None, 7, 10, 32)) == (None, 6, 10, 32)
+    copy = convolution.Conv2D.from_config(built(even=True).get_config())
+    assert copy.compute_output_shape((None, 7, 10, 32)) == (None, 6, 10, 32)
+    assert copy.compute_output_shape((None, 1, 10, 32)) == (None, 1, 10, 32), "nothing is no map"
 
 
 def test_even_is_for_what_it_says():

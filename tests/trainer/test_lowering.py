@@ -96,6 +96,17 @@ def test_a_step_that_needs_the_host_is_found():
         strategy.programs[0].stablehlo()
 
 
+def test_the_arithmetic_of_a_branch_counts():
+    """Of two the larger. Mutations: called functions left out; both branches added."""
+    strategy = replica_programs.ReplicaPrograms(2)
+
+    def replica(x):
+        return tf.cond(x[0, 0] > 0, lambda: x @ x @ x, lambda: x @ x)
+
+    tf.function(lambda: strategy.run(replica, (tf.ones([8, 8]),)), autograph=False).get_concrete_function()
+    assert 2 * 2 * 8**3 <= strategy.programs[0].flops() < 2 * 2 * 8**3 + 100
+
+
 def test_a_tensor_from_outside_the_replicas_function_is_refused():
     strategy = replica_programs.ReplicaPrograms(2)
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import graphs
 from input_pipeline import datasets
 from models import layers
-from trainer import devices, recipes
+from trainer import devices, recipes, replica_programs
 from trainer.experiment import Experiment
 from trainer.resolve import Run
 
@@ -70,22 +71,29 @@ def test_sgd_with_decay_and_clipping_by_hand(clip_norm):
     assert metrics["gradient_norm"].numpy() == pytest.approx(norm, rel=1e-5)
 
 
-def test_the_whitening_bias_learns_in_its_epochs_alone():
-    """Its gradient is 0 afterwards, on one replica without a backward pass for it; all else is the same on two.
+@pytest.mark.parametrize("changes, on", [
+    ({}, (1, 2)), ({"grad_accum_steps": 2}, (1,)), ({"sync_batch_norm": False, "global_batch_size": 32}, (2,))],
+    ids=["plain", "micro-batches", "local statistics"])
+def test_the_whitening_bias_learns_in_its_epochs_alone(changes, on):
+    """Its gradient is 0 afterwards, without a backward pass for it where that can be left out; the rest is the same on two.
 
-    Mutations: the boundary a step later; the later stage has the bias too; two replicas keep its gradient."""
-    options = {"model": "cifar10_fast", "dataset": "synthetic", "optimizer": "muon_sgd", "whiten_epochs": 2.5 * 16 / 50_000,
-               "learning_rate": 0.01, "augment": "normalize:127.5:63"}
-    runs = []
-    for strategy in None, mirrored(2):
-        made = experiment(strategy, **options)
+    Mutations: the boundary a step later; the later stage has the bias too; two replicas keep its gradient; always `zeroed`."""
+    options = {"model": "cifar10_fast", "dataset": "synthetic", "optimizer": "muon_sgd", "learning_rate": 0.01,
+               "augment": "normalize:127.5:63", **changes}
+    options["whiten_epochs"] = 2.5 * options.get("global_batch_size", 16) / 50_000
+    found = []
+    for replicas in on:
+        made = experiment(mirrored(2) if replicas == 2 else None, **options)
         batches, bias = made.batches(0), [v.path for v in made.model.trainable_variables].index("whiten/bias")
         squares = [made.loop.run(batches, step + 1)["gradient_squares"].numpy() for step in range(5)]
-        assert [bool(found[bias] > 0) for found in squares] == [True, True, True, False, False]
-        runs.append(squares)
-        if strategy is None:
-            assert made.loop.traces["step"] == 1
-    np.testing.assert_allclose(runs[1], runs[0], rtol=2e-3)
+        assert [bool(step[bias] > 0) for step in squares] == [True, True, True, False, False]
+        found.append(squares)
+        parts = [graphs.needed(graph.outputs) for graph in replica_programs.graphs(made.loop.trace(batches, observed=False))]
+        norms, biases = (sum(name in types for types in parts) for name in ("FusedBatchNormGradV3", "BiasAddGrad"))
+        branches = replicas == 1 or "sync_batch_norm" in changes
+        assert norms == biases * (2 if branches else 1) > 0, "the later branch has no gradient of the bias"
+    for squares in found[1:]:
+        np.testing.assert_allclose(squares, found[0], rtol=2e-3)
 
 
 def test_moving_averages_warm_up():

@@ -9,14 +9,12 @@ from models import convolution
 from trainer import replica_programs
 
 
-@pytest.mark.parametrize("height, width", [(8, 8), (7, 5), (3, 3), (2, 8), (1, 4), (1, 1)])
-@pytest.mark.parametrize("dropped", [0, 1], ids=["same", "even"])
+@pytest.mark.parametrize("height, width, dropped", [
+    (8, 8, 0), (7, 5, 0), (3, 3, 0), (2, 8, 0), (1, 4, 0), (1, 1, 0), (7, 7, 1), (3, 5, 1), (2, 3, 1)])
 def test_products_are_the_gradient(height, width, dropped):
     """Against TensorFlow's own, in float32: other order of the same sums.
 
     Mutations: the shift of dy's slice the wrong way round; rows and columns of the result exchanged."""
-    if dropped and min(height, width) == 1:
-        pytest.skip("nothing is left of one row")
     random = np.random.default_rng(0)
     x = random.normal(size=(6, height, width, 4)).astype("f")
     dy = random.normal(size=(6, height - dropped, width - dropped, 5)).astype("f")

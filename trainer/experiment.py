@@ -85,10 +85,11 @@ class Experiment:
                        if not config.freeze or any(kernel is variable for variable in head)]
             if config.optimizer == "muon_sgd":
                 decayed = muon_sgd.decayed(self.model.trainable_variables)
+            rates = self._rates(rate)
             optimizer = optimizers.build(
                 config.optimizer, learning_rate=rate, momentum=config.momentum, nesterov=config.nesterov,
                 weight_decay=config.weight_decay, decayed=decayed,
-                head=head, rates=(rates := self._rates(rate)), late_steps=config.unfreeze_steps, step=lambda: rate.step,
+                head=head, rates=rates, late_steps=config.unfreeze_steps, step=lambda: rate.step,
                 late=[v for v in self.model.trainable_variables if config.unfreeze_steps and not any(v is h for h in head)])
             optimizer.build(self.model.trainable_variables)
         self.state = State(

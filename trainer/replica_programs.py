@@ -64,8 +64,7 @@ def _flops(graph) -> int:
     options = {**profiler.ProfileOptionBuilder.float_operation(), "output": "none"}
     total = profiler.profile(graph=graph, cmd="scope", options=options).total_float_ops
     for operation in graph.get_operations():
-        called = [graph._get_function(attr.func.name).graph for attr in operation.node_def.attr.values() if attr.func.name]
-        total += max(map(_flops, called), default=0)
+        total += max(map(_flops, _called(graph, operation)), default=0)
     return total
 
 
@@ -78,8 +77,13 @@ def _is_scratch(tensor) -> bool:
 def graphs(graph):
     """A function's graph and those of the functions that it calls."""
     yield graph
-    for name in {attr.func.name for op in graph.get_operations() for attr in op.node_def.attr.values() if attr.func.name}:
-        yield from graphs(graph._get_function(name).graph)
+    for called in {inner for operation in graph.get_operations() for inner in _called(graph, operation)}:
+        yield from graphs(called)
+
+
+def _called(graph, operation):
+    """The graphs of the functions that an operation of `graph` calls."""
+    return [graph._get_function(attr.func.name).graph for attr in operation.node_def.attr.values() if attr.func.name]
 
 
 class ReplicaPrograms(tf.distribute.Strategy):

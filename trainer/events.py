@@ -233,7 +233,7 @@ def _extremes(values):
 def sparsity(values):
     """The fraction of values that are exactly 0; nan if there are none."""
     values = np.asarray(values)
-    return 1 - np.count_nonzero(values) / values.size if values.size else float("nan")
+    return np.count_nonzero(values == 0) / values.size if values.size else float("nan")
 
 
 def png(image):

@@ -4,7 +4,7 @@
     metrics = loop.run(iterator, until=1000)      # ends early on a signal, or after too many skipped steps
     metrics = loop.observe(iterator)              # one step that also returns activations and gradients
 
-Two traces a run: the plain loop, and one step with what the summaries show.
+Two traces for an iterator: the plain loop, and one step with what the summaries show.
 """
 import time
 
@@ -28,22 +28,31 @@ class InnerLoop:
         self._plain = lambda images: (model(images, training=True), ())
         self._observed = summaries.observed(model)
         self.traces = {"step": 0, "summaries": 0}
-        self._many = tf.function(self._loop, autograph=False)
-        self._one = tf.function(self._single, autograph=False)
+        self._iterator, self._traced = None, {}
 
     def run(self, iterator, until: int) -> dict:
-        """Steps until `state.step` is `until`; the last step's metrics and `waited`, seconds without data."""
-        return self._many(iterator, tf.constant(until, tf.int64))
+        """Steps until `state.step` is `until`; the last step's metrics, and `waited`, seconds without data. `step`, `skipped`,
+        `epoch_sums`, `loss_averages`: the state's after it. `diverged`: whether that is why it ended."""
+        return self._function(iterator, observed=False)(tf.constant(until, tf.int64))
 
     def observe(self, iterator) -> dict:
-        """One step; its metrics with `extras` and `gradients`, and `waited`."""
-        return self._one(iterator)
+        """One step; as `run`, with `extras` and `gradients`."""
+        return self._function(iterator, observed=True)()
 
     def trace(self, iterator, *, observed: bool) -> tf.Graph:
         """Traces `run`, or `observe`, for the iterator's batches without running it; its graph."""
-        if observed:
-            return self._one.get_concrete_function(iterator).graph
-        return self._many.get_concrete_function(iterator, tf.TensorSpec([], tf.int64)).graph
+        return self._function(iterator, observed=observed).graph
+
+    def _function(self, iterator, *, observed: bool):
+        """The traced loop over `iterator`. It holds the iterator: an argument of this kind TensorFlow looks at for a millisecond
+        in every call."""
+        if iterator is not self._iterator:
+            self._iterator, self._traced = iterator, {}
+        if observed not in self._traced:
+            function, signature = ((lambda: self._single(iterator)), ()) if observed else (
+                (lambda until: self._loop(iterator, until)), (tf.TensorSpec([], tf.int64),))
+            self._traced[observed] = tf.function(function, autograph=False).get_concrete_function(*signature)
+        return self._traced[observed]
 
     @property
     def diverged(self) -> bool:
@@ -76,12 +85,18 @@ class InnerLoop:
                 "gradient_norm": tf.zeros([]), "rate": tf.zeros([]), "indices": tf.zeros([batch_size], tf.int64),
                 "stop": tf.constant(False)}
         metrics, waited = tf.while_loop(more, body, [none, tf.constant(0.0, tf.float64)], parallel_iterations=1)
-        return {**metrics, "waited": waited}
+        return {**metrics, **self._after(), "waited": waited}
 
     def _single(self, iterator):
         self.traces["summaries"] += 1
         batch, waited = self._next(iterator)
-        return {**self._step(batch, self._observed), "waited": waited}
+        return {**self._step(batch, self._observed), **self._after(), "waited": waited}
+
+    def _after(self):
+        """What the state has to tell after the last step: read in the same call, as each read from Python takes its time."""
+        state = self._state
+        return {"step": state.step.read_value(), "skipped": state.skipped.read_value(), "epoch_sums": state.epoch_sums.read_value(),
+                "loss_averages": state.loss_averages.read_value(), "diverged": state.skipped_in_row > self._max_skipped}
 
     def _next(self, iterator):
         """(the next batch, seconds that it took to come)."""

@@ -42,13 +42,13 @@ def histograms(events: events_lib.Events, step: int, metrics: dict, model: keras
     for tag, value in metrics["extras"].items():
         if tag == "images":
             continue
-        value = tf.cast(value, tf.float32).numpy()
+        value = np.asarray(tf.cast(value, tf.float32))  # no copy, as numpy() would make one
         events.histogram(step, tag, value)
         sparsities[tag.replace("/activations", "/sparsity")] = events_lib.sparsity(value)
     events.scalars(step, sparsities)
     for variable, gradient in zip(model.trainable_variables, metrics["gradients"]):
-        events.histogram(step, variable.path, variable.numpy())
-        events.histogram(step, f"{variable.path}/gradients", gradient.numpy())
+        events.histogram(step, variable.path, np.asarray(variable.value.read_value()))
+        events.histogram(step, f"{variable.path}/gradients", np.asarray(gradient))
 
 
 def start(events: events_lib.Events, step: int, model: keras.Model, configuration: dict, table: str) -> None:

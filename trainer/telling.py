@@ -51,10 +51,10 @@ class Telling:
         examples, seconds = self._stopwatch.rate(self._timed, self._timed * config.global_batch_size)
         timed, waited = self._timed - self._told_timed, self._waited
         self._told_timed, self._waited = self._timed, 0.0
-        means = dict.fromkeys(task.train_metrics, 0.0) | self._running_means()
+        means = dict.fromkeys(task.train_metrics, 0.0) | self._running_means(metrics)
         fraction = min(1.0, waited / (seconds * timed)) if timed else 0.0
         self._rates = {"examples_per_second": examples, "data_wait_fraction": fraction}
-        skipped = int(self._experiment.state.skipped)
+        skipped = int(metrics["skipped"])
         if self._chief:
             self._metrics.append({
                 "step": step, "loss": float(losses[-1]), task.loss_name: float(losses[0]), **means,
@@ -77,13 +77,13 @@ class Telling:
         """TensorBoard's summaries of an observed step."""
         if not self._chief:
             return
-        config, events, state = self._config, self._events, self._experiment.state
+        config, events = self._config, self._events
         if every(step, config.summary_steps, config.train_steps):
             values = {"learning_rate": metrics["rate"], "gradient_norm": metrics["gradient_norm"],
-                      "skipped_steps": state.skipped.numpy()}
-            for name, value, average in zip(self._experiment.loss_names, metrics["losses"], state.loss_averages.numpy()):
+                      "skipped_steps": metrics["skipped"]}
+            for name, value, average in zip(self._experiment.loss_names, metrics["losses"], metrics["loss_averages"].numpy()):
                 values |= {name: value, f"{name}/average": average}
-            events.scalars(step, values | self._running_means() | self._rates)
+            events.scalars(step, values | self._running_means(metrics) | self._rates)
             if "images" in metrics["extras"]:
                 events.images(step, "images", summaries.displayable(metrics["extras"]["images"].numpy()))
         if every(step, config.histogram_steps, config.train_steps):
@@ -102,8 +102,8 @@ class Telling:
             self._metrics.flush()
             self._events.close()
 
-    def _running_means(self) -> dict[str, float]:
+    def _running_means(self, metrics: dict) -> dict[str, float]:
         """The task's metrics over the epoch so far; none as long as all its steps were skipped."""
-        *sums, count = self._experiment.state.epoch_sums.numpy()
+        *sums, count = metrics["epoch_sums"].numpy()
         names = self._experiment.task.train_metrics
         return {name: float(value / count) for name, value in zip(names, sums)} if count else {}

@@ -132,7 +132,7 @@ class Trainer:
     def train(self, batches) -> int:
         """The loop. batches: the iterator from the first step's on. Returns the exit code."""
         config, step, last = self.config, self.start, self.config.train_steps
-        loop, state = self.experiment.loop, self.experiment.state
+        loop = self.experiment.loop
         compiled = set()  # which of the two forms of the step were traced and compiled by their first call
         self.stopwatch.begin(0, 0)
         self.stopping = stopping.Stopping(self.experiment, self.keeper, start=step, alone=self.run.plan.workers == 1,
@@ -146,18 +146,18 @@ class Trainer:
             with self.stopwatch.phase("training" if observe in compiled else "compiling"), self.stopping.allowed(below=until):
                 metrics = loop.observe(batches) if observe else loop.run(batches, until)
                 metrics["losses"] = metrics["losses"].numpy()  # waits for the devices
-            before, step = step, int(state.step)
+            before, step, diverged = step, int(metrics["step"]), bool(metrics["diverged"])
             if observe in compiled:
                 self.telling.count(step - before, waited=float(metrics["waited"]))
             compiled.add(observe)
             # 2. What there is to tell of it, before its checkpoint is published.
-            if every(step, config.log_steps, last) or loop.diverged:
+            if every(step, config.log_steps, last) or diverged:
                 self.telling.line(step, metrics)
             if observe:
                 with self.stopwatch.phase("summaries"):
                     self.telling.summaries(step, metrics)
             # 3. A run that diverged leaves the last good checkpoint as it is.
-            if loop.diverged:
+            if diverged:
                 return self._diverged(step, metrics)
             # 4. The checkpoint of this step; an evaluation's step has one, so that the best can be kept.
             stop = bool(metrics["stop"])

@@ -223,7 +223,7 @@ def test_one_all_reduce_for_all_gradients(model, extra):
     """Per replica one message for gradients, sums and indices; batch statistics need one a layer forward and one back."""
     strategy = mirrored(2)
     made = experiment(strategy, model=model)
-    graph = made.loop._many.get_concrete_function(made.batches(0), tf.constant(1, tf.int64)).graph
+    graph = made.loop.trace(made.batches(0), observed=False)
     assert _collectives(graph) == strategy.num_replicas_in_sync * (1 + extra)
 
 

@@ -76,8 +76,9 @@ class Classification:
         """The confusion matrix, float32 of `count_shape`: rows are labels, columns predictions, padding left out."""
         if not self.count_shape:
             return tf.constant(0.0)
-        return tf.math.confusion_matrix(batch["label"], tf.argmax(outputs, 1), self.classes, weights=batch["mask"],
-                                        dtype=tf.float32)
+        # Not tf.math.confusion_matrix: its assertions would keep the next batch waiting for this one.
+        places = tf.stack([batch["label"], tf.argmax(outputs, 1, tf.int32)], 1)
+        return tf.scatter_nd(places, batch["mask"], self.count_shape)
 
     def predictions(self, outputs: tf.Tensor) -> tf.Tensor:
         """The probability of each class, [b, classes] float32."""

@@ -14,7 +14,7 @@ import tensorflow as tf
 from input_pipeline import pipeline, test_time
 from trainer import reading
 
-BATCH_SIZE = 256  # over all replicas, at most, but for rounding up to a multiple of them
+BATCH_SIZE = 256  # examples that are evaluated at once, at most, but for rounding up to a multiple of the replicas
 
 
 def answer(model, images: tf.Tensor, views: str = "none") -> tf.Tensor:
@@ -33,8 +33,12 @@ class Evaluation:
         self._strategy, self._task, self._source, self._augmentation = strategy, task, source, augmentation
         self._views = views
         replicas = strategy.num_replicas_in_sync
+        # Two batches on their way at once, of half the size, keep the cores busy: one begins while the other one's sums are made.
+        # Not on several replicas, where sums are messages that must keep their order.
+        self._at_once = 2 if replicas == 1 else 1
+        most = max(1, batch_size // self._at_once)
         # Steps of one size, so that the last has few rows to fill up.
-        rows = -(-len(source) // -(-len(source) // batch_size))
+        rows = -(-len(source) // -(-len(source) // most))
         self._batch_size = -(-rows // replicas) * replicas
         self._steps = -(-len(source) // self._batch_size)
         with strategy.scope():
@@ -43,7 +47,7 @@ class Evaluation:
         # as long as a small network's whole pass, but of what lies in memory alone: others read on beside the training.
         self._next_pass = self._sample_batch = None  # the former: a function that gives the iterator of the next pass
         with tf.device("cpu:0"):
-            self.batches = tf.Variable(0, trainable=False, dtype=tf.int64)  # evaluated so far, for who looks from outside
+            self.batches = tf.Variable(0, trainable=False, dtype=tf.int64)  # begun so far, for who looks from outside
         self.traces = 0  # how often Python traced the pass: once, whatever the last batch
         self._pass = tf.function(self._sum_up, autograph=False)
 
@@ -126,12 +130,12 @@ class Evaluation:
             parts = self._strategy.run(replica, args=(next(iterator),))
             more = [tf.cast(self._strategy.reduce(tf.distribute.ReduceOp.SUM, part, axis=None), tf.float64)
                     for part in parts]
-            with tf.control_dependencies(more):
-                self.batches.assign_add(1, read_value=False)
+            self.batches.assign_add(1, read_value=False)
             return k + 1, sums + more[0], counts + more[1]
 
         width = 2 + len(self._task.metrics)
         _, sums, counts = tf.while_loop(
             lambda k, *_: k < self._steps, step,
-            [0, tf.zeros([width], tf.float64), tf.zeros(self._task.count_shape, tf.float64)])
+            [0, tf.zeros([width], tf.float64), tf.zeros(self._task.count_shape, tf.float64)],
+            parallel_iterations=self._at_once)
         return tf.constant(names), sums, counts

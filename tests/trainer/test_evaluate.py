@@ -1,4 +1,6 @@
 """An evaluation again and again: nothing is made a second time. Its numbers: tests/laws/test_law5_every_example.py."""
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -43,6 +45,27 @@ def test_data_sets_are_made_once(monkeypatch):
     assert results[0]["loss"] == results[2]["loss"]
     assert np.array_equal(results[0]["pictures"]["images"], results[2]["pictures"]["images"])
     assert not np.array_equal(results[0]["pictures"]["images"], results[1]["pictures"]["images"])
+
+
+def test_two_batches_are_on_their_way_at_once():
+    """On one device: the network waits in each for another one. Mutations: one at a time; a confusion matrix that asserts
+    something, which the next batch waits for."""
+    both = threading.Barrier(2, timeout=20)
+
+    class Meeting(keras.layers.Layer):
+        def call(self, values):
+            met = tf.numpy_function(lambda _: np.float32(0 * both.wait()), [values], tf.float32, stateful=False)
+            return values + tf.ensure_shape(met, [])
+
+    def meeting():
+        image = keras.Input((2, 2, 1))
+        return keras.Model(image, keras.layers.Dense(3)(Meeting()(keras.layers.Flatten()(image))))
+
+    source = sources.Arrays(np.zeros([8, 2, 2, 1], np.uint8), np.arange(8, dtype=np.int32) % 3, ("a", "b", "c"))
+    over = Evaluation(tf.distribute.OneDeviceStrategy("/cpu:0"), meeting, Classification(classes=3), source,
+                      augment.parse("normalize:0:1"), batch_size=4)
+    result = over.run({variable.path: np.zeros(variable.shape, np.float32) for variable in over.model.variables})
+    assert result["examples"] == 8 and result["counts"].sum() == 8
 
 
 @pytest.mark.parametrize("cached_bytes", [0, 1 << 20])

@@ -3,6 +3,7 @@
     strategy = distribution.build(config, plan)
     with strategy.scope(): ...
 """
+import ctypes
 import dataclasses
 import os
 
@@ -12,6 +13,9 @@ import tensorflow as tf
 from trainer import devices, signals, tpu
 from trainer.config import Config, UserError
 
+# For glibc's mallopt(3): its parameters' numbers in malloc.h, and bytes. What a step frees goes back to the system, and every page of
+# it comes again with a fault (500 a step of cifar10_tutorial, 17,000 of cifar10_resnet18): some is kept. 1 to 3 % of a step.
+MALLOC = {"M_MMAP_THRESHOLD": (-3, 32 << 20), "M_TRIM_THRESHOLD": (-1, 512 << 20), "M_TOP_PAD": (-2, 64 << 20)}
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -20,6 +24,7 @@ def build(config: Config, plan: devices.Plan) -> tf.distribute.Strategy:
 
     UserError where TensorFlow does not see the devices that the plan counts on.
     """
+    _keep_memory()
     numerics(dataclasses.replace(config, intra_op_threads=intra_op_threads(config, plan)))
     if plan.strategy == "tpu":
         return _tpu(config, plan)
@@ -45,6 +50,14 @@ def intra_op_threads(config: Config, plan: devices.Plan) -> int:
     here = plan.replicas // plan.workers * (hosts.count(hosts[plan.worker]) if hosts else 1)
     crowded = plan.kind == "CPU" and here > 1 and here >= len(os.sched_getaffinity(0))
     return config.intra_op_threads or int(crowded)
+
+
+def _keep_memory() -> None:
+    """Sets MALLOC, where the C library is glibc and the user has not told it otherwise."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt and "glibc.malloc" not in os.environ.get("GLIBC_TUNABLES", ""):
+        for parameter, value in MALLOC.values():
+            mallopt(parameter, value)
 
 
 def numerics(config: Config) -> None:

@@ -1,6 +1,7 @@
 """Threads of a process whose replicas share its cores."""
 import dataclasses
 import os
+import platform
 import subprocess
 import sys
 
@@ -55,3 +56,30 @@ def test_gpus_that_tensorflow_does_not_see_are_told_with_what_they_need(monkeypa
     config = dataclasses.replace(recipes.digits(), num_gpus=asked)
     with pytest.raises(UserError, match=f"^{words} TensorFlow sees 0; install .*tensorflow.and-cuda.*--num_gpus=0"):
         distribution._local_devices(config, devices.Plan(strategy="mirrored", kind="GPU", replicas=2))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's malloc")
+@pytest.mark.parametrize("tunables, kept", [("", True), ("glibc.malloc.mmap_threshold=131072", False)])
+def test_memory_of_a_step_is_kept_for_the_next(tunables, kept):
+    """100 MB again and again, in the main thread and in another one: no page is new, unless the user's own settings say so.
+    Mutations: each of the three parameters left out; the user's settings ignored."""
+    script = """if True:
+        import dataclasses, resource, threading
+        from trainer import devices, distribution, recipes
+        config = dataclasses.replace(recipes.digits(), num_gpus=0, precision="float32")
+        distribution.build(config, devices.plan(config))
+        def cycles(size, count):
+            for _ in range(4):
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+                blocks = [bytearray(b"x") * size for _ in range(count)]
+                del blocks
+                faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+            print(faults)
+        cycles(20 << 20, 5)
+        other = threading.Thread(target=cycles, args=(20 << 20, 5))
+        other.start(); other.join()"""
+    environment = {**os.environ, "GLIBC_TUNABLES": tunables, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=runs.ROOT,
+                          timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert all((int(faults) < 1000) == kept for faults in done.stdout.split()), done.stdout

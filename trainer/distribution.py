@@ -20,7 +20,7 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixe
 
 
 def build(config: Config, plan: devices.Plan) -> tf.distribute.Strategy:
-    """Sets up devices, threads, numerics and seeds; returns the strategy. Call it once, first of all.
+    """Sets up memory, devices, threads, numerics and seeds; returns the strategy. Call it once, first of all.
 
     UserError where TensorFlow does not see the devices that the plan counts on.
     """

@@ -49,15 +49,15 @@ class InnerLoop:
         if iterator is not self._iterator:
             self._iterator, self._traced = iterator, {}
         if observed not in self._traced:
-            function, signature = ((lambda: self._single(iterator)), ()) if observed else (
-                (lambda until: self._loop(iterator, until)), (tf.TensorSpec([], tf.int64),))
-            self._traced[observed] = tf.function(function, autograph=False).get_concrete_function(*signature)
+            function, signature = (self._single, ()) if observed else (self._loop, (tf.TensorSpec([], tf.int64),))
+            traced = tf.function(lambda *until: function(iterator, *until), autograph=False)
+            self._traced[observed] = traced.get_concrete_function(*signature)
         return self._traced[observed]
 
     @property
     def diverged(self) -> bool:
         """Whether more steps in a row were not finite than are allowed."""
-        return int(self._state.skipped_in_row) > self._max_skipped
+        return bool(self._too_many_skipped())
 
     @property
     def place(self) -> str:
@@ -73,7 +73,7 @@ class InnerLoop:
         state = self._state
 
         def more(last, _):
-            return (state.step < until) & ~last["stop"] & (state.skipped_in_row <= self._max_skipped)
+            return (state.step < until) & ~last["stop"] & ~self._too_many_skipped()
 
         def body(_, waited):
             batch, seconds = self._next(iterator)
@@ -96,7 +96,10 @@ class InnerLoop:
         """What the state has to tell after the last step: read in the same call, as each read from Python takes its time."""
         state = self._state
         return {"step": state.step.read_value(), "skipped": state.skipped.read_value(), "epoch_sums": state.epoch_sums.read_value(),
-                "loss_averages": state.loss_averages.read_value(), "diverged": state.skipped_in_row > self._max_skipped}
+                "loss_averages": state.loss_averages.read_value(), "diverged": self._too_many_skipped()}
+
+    def _too_many_skipped(self) -> tf.Tensor:
+        return self._state.skipped_in_row.read_value() > self._max_skipped
 
     def _next(self, iterator):
         """(the next batch, seconds that it took to come)."""

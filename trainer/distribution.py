@@ -14,7 +14,7 @@ from trainer import devices, signals, tpu
 from trainer.config import Config, UserError
 
 # For glibc's mallopt(3): its parameters' numbers in malloc.h, and bytes. What a step frees goes back to the system, and every page of
-# it comes again with a fault (500 a step of cifar10_tutorial, 17,000 of cifar10_resnet18): some is kept. 1 to 3 % of a step.
+# it comes again with a fault (500 a step of cifar10_tutorial, 17,000 of cifar10_resnet18): some is kept. Measured in WORKSPACE.md.
 MALLOC = {"M_MMAP_THRESHOLD": (-3, 32 << 20), "M_TRIM_THRESHOLD": (-1, 512 << 20), "M_TOP_PAD": (-2, 64 << 20)}
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 

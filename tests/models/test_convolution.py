@@ -50,6 +50,11 @@ def examples(side=4, dtype=tf.bfloat16, channels=32):
     return tf.cast(np.random.default_rng(1).normal(size=(16, side, side, channels)), dtype)
 
 
+def distance(found, wanted):
+    """The norm of the difference, relative to what is wanted."""
+    return float(tf.norm(found - wanted) / tf.norm(wanted))
+
+
 def test_a_small_map_in_bfloat16_on_a_cpu_learns_by_products():
     """Its output and its gradients are those of Keras's layer, its variables have the same names.
 
@@ -64,8 +69,10 @@ def test_a_small_map_in_bfloat16_on_a_cpu_learns_by_products():
     assert "Conv2DBackpropFilter" in wanted_operations
     np.testing.assert_array_equal(tf.cast(dx, tf.float32), tf.cast(want_dx, tf.float32))
     np.testing.assert_array_equal(tf.cast(tf.cast(dfilters, tf.bfloat16), tf.float32), dfilters)
-    difference = tf.norm(dfilters - want_dfilters) / tf.norm(want_dfilters)
-    assert float(difference) < 2e-3, "two roundings of the same sums to bfloat16 differ in less"
+    exact = tf.raw_ops.Conv2DBackpropFilter(input=tf.cast(x, tf.float32), filter_sizes=dfilters.shape, strides=[1] * 4, padding="SAME",
+                                            out_backprop=2 * tf.cast(ours(x), tf.float32))
+    assert distance(dfilters, exact) < 5e-3, "a rounding or two to bfloat16"
+    assert distance(want_dfilters, exact) < 2e-2, "Keras's may be worse: without AVX512_BF16 its sums are in bfloat16"
 
 
 @pytest.mark.parametrize("why, changes, side", [
@@ -98,17 +105,18 @@ def test_no_other_device_learns_by_products():
 @pytest.mark.parametrize("side", [4, 5, 9, 10])
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_even_leaves_out_what_a_pooling_drops(side, policy):
-    """Pooled, output and gradients are those of the whole map.
+    """Pooled, output and gradients are those of the whole map; in bfloat16, as close to those in float32.
 
     Mutation: the padding taken from the first row in place of the last."""
-    x = examples(side, tf.float32 if policy == "float32" else tf.bfloat16)
-    pool = keras.layers.MaxPooling2D(2, dtype=policy)
-    found, want = (
-        gradients(keras.Sequential([keras.Input((side, side, 32), dtype=x.dtype), layer, pool]), x, kernel=layer.kernel)[1:]
-        for layer in (built(policy, side=side, even=True), built(policy, kind=keras.layers.Conv2D, side=side)))
-    for ours, whole in zip(found, want, strict=True):
-        ours, whole = tf.cast(ours, tf.float32), tf.cast(whole, tf.float32)
-        assert float(tf.norm(ours - whole) / tf.norm(whole)) < (1e-5 if policy == "float32" else 3e-3)
+    def both(policy, **options):
+        x = examples(side, tf.float32 if policy == "float32" else tf.bfloat16)
+        layer, pool = built(policy, side=side, **options), keras.layers.MaxPooling2D(2, dtype=policy)
+        network = keras.Sequential([keras.Input((side, side, 32), dtype=x.dtype), layer, pool])
+        return [tf.cast(part, tf.float32) for part in gradients(network, x, kernel=layer.kernel)[1:]]
+
+    exact = both("float32", kind=keras.layers.Conv2D)
+    for found, whole, wanted in zip(both(policy, even=True), both(policy, kind=keras.layers.Conv2D), exact, strict=True):
+        assert distance(found, wanted) < 1.05 * distance(whole, wanted) + 1e-5
     copy = convolution.Conv2D.from_config(built(even=True).get_config())
     assert copy.compute_output_shape((None, 7, 10, 32)) == (None, 6, 10, 32)
     assert copy.compute_output_shape((None, 1, 10, 32)) == (None, 1, 10, 32), "nothing is no map"

@@ -294,6 +294,7 @@ def central(count):
     return tf.distribute.experimental.CentralStorageStrategy([f"CPU:{k}" for k in range(count)], "CPU:0")
 
 
+KEPT = []  # deleted while it reads ahead, TensorFlow's iterator over several replicas may crash (see trainer/experiment.py)
 STRATEGIES = {"one device": lambda: tf.distribute.OneDeviceStrategy("CPU:1"),
               "mirrored 2": lambda: mirrored(2), "mirrored 4": lambda: mirrored(4),
               "central 2": lambda: central(2), "central 4": lambda: central(4)}
@@ -310,6 +311,7 @@ def test_replica_r_gets_exactly_its_rows_of_every_global_batch(name):
     rows = BATCH // replicas
     expected = global_batches(1, 1, 6, start_step=3)
     iterator = iter(pipeline.distribute(strategy, lambda context: training(context, start_step=3)))
+    KEPT.append(iterator)
 
     @tf.function(autograph=False)
     def step(iterator):

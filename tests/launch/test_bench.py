@@ -1,6 +1,7 @@
 """`launch.bench`: its command line, its arithmetic, its comparison with earlier results; and that a row measures."""
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -120,6 +121,32 @@ def test_the_peers_need_nothing_of_the_project():
     code = "import sys, launch.benches.answering as a; sys.exit(any(m in sys.modules for m in ('absl', 'tensorflow', 'numpy')))"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=runs.ROOT)
     assert answering.serve.__doc__
+
+
+STEADY = """
+import itertools, json, pathlib, sys, time
+folder = pathlib.Path(sys.argv[1].removeprefix("--model_dir="), "train")
+folder.mkdir(parents=True)
+(folder.parent / "config.json").write_text(json.dumps({"config": {"global_batch_size": 4}}))
+for step in itertools.count(10, 10):
+    time.sleep(0.02)
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"step": step}) + chr(10))
+"""
+
+
+def test_a_trainer_is_timed_by_its_lines_and_not_while_it_is_stopped(tmp_path, monkeypatch):
+    """Ten steps of four in a little over 20 ms. Mutation: a line of before the stop as the first one."""
+    (tmp_path / "steady.py").write_text(STEADY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with sides.Trainer(launcher=("steady",)) as side:
+        lines = side.folder / "run" / "train" / "metrics.jsonl"
+        for _ in range(2):
+            runs.wait_for(lambda: ") T " in pathlib.Path(f"/proc/{side.process.pid}/stat").read_text(), seconds=60)
+            with open(lines, "a") as file:
+                file.write('{"step": 0}\n')
+            os.utime(lines, (0, 0))
+            assert 200 < side.measure(200) < 2000 * 1.1
 
 
 @pytest.mark.slow

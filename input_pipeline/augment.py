@@ -126,20 +126,11 @@ class Augmentation:
 
     def _apply(self, images, draws, training):
         import tensorflow as tf
-        grid, zeros, batch = None, False, {}
+        batch = {}
         for position, (_, operation) in enumerate(self.items):
             numbers = draws and draws.of(position, type(operation).__name__)
-            if isinstance(operation, Geometry):
-                if self._mirrors_alone(position):  # then whole images, several times as fast as pixels by their places
-                    images = _mirrored(images, operation.mirrored(numbers)) if training else images
-                    continue
-                before = grid or _identity(images)
-                places = operation.train(*before, numbers) if training else operation.evaluate(*before)
-                if places[0] is not before[0] or places[1] is not before[1]:
-                    grid, zeros = places, zeros | operation.leaves_image
-                continue
-            images = tf.cast(_fetch(images, grid, zeros), tf.float32)
-            grid, zeros = None, False
+            if not isinstance(operation, Geometry):
+                images = tf.cast(images, tf.float32)
             if isinstance(operation, Corruption):
                 if numbers is not None:
                     batch.setdefault("target", images)
@@ -151,18 +142,7 @@ class Augmentation:
                     images, batch["share"] = operation.train(images, partners, numbers)
             else:
                 images = operation.train(images, numbers) if training else operation.evaluate(images)
-        return {"input": tf.cast(_fetch(images, grid, zeros), tf.float32), **batch}
-
-
-    def _mirrors_alone(self, position: int) -> bool:
-        """Whether the operation at `position` stands among geometric ones that do nothing but mirror."""
-        run = [isinstance(operation, Geometry) for _, operation in self.items]
-        first, last = position, position
-        while first > 0 and run[first - 1]:
-            first -= 1
-        while last + 1 < len(run) and run[last + 1]:
-            last += 1
-        return all(operation.mirrors for _, operation in self.items[first:last + 1])
+        return {"input": tf.cast(images, tf.float32), **batch}
 
 
 def parse(text: str) -> Augmentation:
@@ -245,40 +225,3 @@ def _naming(item: str):
         yield
     except ValueError as error:
         raise ValueError(f"{item!r}: {error}") from None
-
-
-def _identity(images):
-    import tensorflow as tf
-    batch = tf.shape(images)[0]
-    return tuple(tf.tile(tf.range(size)[tf.newaxis], [batch, 1]) for size in images.shape[1:3])
-
-
-def _mirrored(images, which):
-    """`images` [b, h, w, c], left to right where `which`, bool [b, 1]."""
-    import tensorflow as tf
-    # Apart, so that no others are copied; reversed in three dimensions: in four, with tf.where, it took ten times as long.
-    which = tf.cast(which[:, 0], tf.int32)
-    straight, turned = tf.dynamic_partition(images, which, 2)
-    rows = tf.reshape(turned, [-1, *images.shape[2:]])
-    turned = tf.reshape(tf.reverse(rows, [1]), tf.shape(turned))
-    places = tf.dynamic_partition(tf.range(tf.shape(images)[0]), which, 2)
-    return tf.ensure_shape(tf.dynamic_stitch(places, [straight, turned]), images.shape)
-
-
-def _fetch(images, grid, zeros):
-    """The pixels of `images` that `grid` names; see `Geometry`. `zeros`: whether it may hold -1."""
-    import tensorflow as tf
-    if grid is None:
-        return images
-    rows, columns = grid
-    _, height, width, channels = images.shape
-    first = tf.range(tf.shape(images)[0])[:, tf.newaxis] * height
-    rows_at = (first + rows) * width
-    table = tf.reshape(images, [-1, channels])
-    if zeros:
-        # A zero pixel before all others, and places so low that any sum with one ends there.
-        outside = -tf.shape(table)[0]
-        rows_at, columns = tf.where(rows < 0, outside, rows_at), tf.where(columns < 0, outside, columns)
-        table = tf.pad(table, [[1, 0], [0, 0]])
-        return tf.gather(table, tf.maximum(rows_at[:, :, tf.newaxis] + columns[:, tf.newaxis, :] + 1, 0))
-    return tf.gather(table, rows_at[:, :, tf.newaxis] + columns[:, tf.newaxis, :])

@@ -27,14 +27,12 @@ class Crop(Geometry):
                 f"{self.size}x{self.size}; size must be at most {min(shape[:2])}")
         return self.size, self.size, shape[2]
 
-    def train(self, rows, columns, draws):
-        uniform = draws.uniform(2)
-        return tuple(_random_window(places, self.size, uniform[:, number])
-                     for number, places in enumerate((rows, columns)))
+    def train(self, images, draws):
+        return _random_windows(images, (self.size, self.size), draws)
 
-    def evaluate(self, rows, columns):
-        top, left = (rows.shape[1] - self.size) // 2, (columns.shape[1] - self.size) // 2
-        return rows[:, top:top + self.size], columns[:, left:left + self.size]
+    def evaluate(self, images):
+        top, left = ((side - self.size) // 2 for side in images.shape[1:3])
+        return images[:, top:top + self.size, left:left + self.size]
 
 
 @dataclass(frozen=True)
@@ -56,34 +54,18 @@ class PadCrop(Geometry):
                 "the image's shorter side")
         return shape
 
-    @property
-    def leaves_image(self) -> bool:
-        return self.mode == "zero"
-
-    def train(self, rows, columns, draws):
-        uniform = draws.uniform(2)
-        return tuple(_random_window(self._pad(places), places.shape[1], uniform[:, number])
-                     for number, places in enumerate((rows, columns)))
-
-    def _pad(self, places):
-        import tensorflow as tf
-        paddings = [[0, 0], [self.padding, self.padding]]
-        if self.mode == "reflect":
-            return tf.pad(places, paddings, mode="REFLECT")
-        return tf.pad(places, paddings, constant_values=-1)
+    def train(self, images, draws):
+        from input_pipeline import moving
+        return _random_windows(moving.padded(images, self.padding, reflect=self.mode == "reflect"), images.shape[1:3], draws)
 
 
 @dataclass(frozen=True)
 class Flip(Geometry):
     """Mirrors half of the images, left to right; in evaluation none."""
 
-    mirrors = True
-
-    def mirrored(self, draws):
-        return draws.uniform(1) < 0.5
-
-    def train(self, rows, columns, draws):
-        return rows, _mirrored(columns, self.mirrored(draws))
+    def train(self, images, draws):
+        from input_pipeline import moving
+        return moving.mirrored(images, draws.uniform(1)[:, 0] < 0.5)
 
 
 @dataclass(frozen=True)
@@ -94,13 +76,9 @@ class FlipAlternate(Geometry):
     GPU"). In evaluation nothing.
     """
 
-    mirrors = True
-
-    def mirrored(self, draws):
-        return draws.alternating()[:, None]
-
-    def train(self, rows, columns, draws):
-        return rows, _mirrored(columns, self.mirrored(draws))
+    def train(self, images, draws):
+        from input_pipeline import moving
+        return moving.mirrored(images, draws.alternating())
 
 
 @dataclass(frozen=True)
@@ -114,7 +92,8 @@ class Brightness(Pixels):
 
     def train(self, images, draws):
         import tensorflow as tf
-        return images + tf.reshape((2 * draws.uniform(1) - 1) * self.max_delta, [-1, 1, 1, 1])
+        flat = tf.reshape(images, [-1, math.prod(images.shape[1:])])
+        return tf.reshape(flat + (2 * draws.uniform(1) - 1) * self.max_delta, [-1, *images.shape[1:]])
 
 
 @dataclass(frozen=True)
@@ -226,15 +205,12 @@ OPERATIONS: dict[str, type[Operation]] = {
 }
 
 
-def _mirrored(columns, which):
-    """`columns` [b, w], in reverse where `which`, bool [b, 1]."""
+def _random_windows(images, size, draws):
+    """A window of `size`, height and width, of each image."""
     import tensorflow as tf
-    return tf.where(which, tf.reverse(columns, [1]), columns)
 
-
-def _random_window(places, size, uniform):
-    """`size` neighbouring columns of places [b, n], from a random first one for each of the b."""
-    import tensorflow as tf
+    from input_pipeline import moving
+    counts = [whole - part + 1 for whole, part in zip(images.shape[1:3], size)]
     # The largest float32 below 1 times a whole number stays below that number: never one too far.
-    first = tf.cast(uniform * (places.shape[1] - size + 1), tf.int32)
-    return tf.gather(places, first[:, tf.newaxis] + tf.range(size), axis=1, batch_dims=1)
+    first = tf.cast(draws.uniform(2) * counts, tf.int32)
+    return moving.windows(images, first[:, 0], first[:, 1], size)

@@ -1,9 +1,9 @@
 """What a distortion is: the base classes of all operations, written without TensorFlow.
 
 A class's dataclass fields are its arguments in the text, in order; `augment` parses and applies them to whole
-batches. There are four kinds. `Geometry` only moves pixels: it maps a grid of places, and the original bytes
-are fetched once for several. `Pixels` take and give float32 values, `Mixing` those of two examples, and
-`Corruption` spoils the input of a network that is to restore it. Random numbers come from `draws`.
+batches. There are four kinds. `Geometry` only moves pixels, and leaves them the bytes that they are. `Pixels` take
+and give float32 values, `Mixing` those of two examples, and `Corruption` spoils the input of a network that is to
+restore it. Random numbers come from `draws`.
 
     @dataclass(frozen=True)
     class Brightness(Pixels):
@@ -73,28 +73,17 @@ class Fixed(Pixels):
 
 
 class Geometry(Operation):
-    """An operation that only moves pixels: it maps a grid, and the pixels are fetched once for all of them.
-
-    A grid is (rows int32 [b, h], columns int32 [b, w]): output pixel (y, x) is original pixel (rows[y],
-    columns[x]), or zero where either is -1, which only an operation with `leaves_image` may put there. One that
-    `mirrors` does nothing but mirror some images left to right, and says which: `mirrored`.
-    """
+    """An operation that only moves pixels: [b, h, w, c] in and out, in the type in which the images are kept."""
 
     moves = True
-    leaves_image: bool = False
-    mirrors: ClassVar[bool] = False
 
-    def mirrored(self, draws: StepDraws) -> tf.Tensor:
-        """bool [b, 1]: which images are mirrored, where it `mirrors`."""
+    def train(self, images: tf.Tensor, draws: StepDraws) -> tf.Tensor:
+        """Moves the pixels of each image by its own random numbers of `draws`."""
         raise NotImplementedError
 
-    def train(self, rows: tf.Tensor, columns: tf.Tensor, draws: StepDraws) -> tuple[tf.Tensor, tf.Tensor]:
-        """The grid after it, moved by the random numbers of `draws`."""
-        raise NotImplementedError
-
-    def evaluate(self, rows: tf.Tensor, columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def evaluate(self, images: tf.Tensor) -> tf.Tensor:
         """The fixed counterpart: nothing, unless overridden."""
-        return rows, columns
+        return images
 
 
 class Mixing(Operation):

@@ -76,7 +76,7 @@ def training(source: Source, augmentation: Augmentation, *, seed: int, batch_siz
         return augmentation.train_batch(batch["input"], seed=seed, step=step, rows=batch["row"],
                                         batch_size=batch_size, index=batch["index"], epoch=epoch)
 
-    steps = tf.data.Dataset.counter(start_step)
+    steps = tf.data.Dataset.range(start_step, tf.int64.max)
     return _replica_batches(source, steps, wanted, augmented, local_replicas, threads, prefetch_steps)
 
 

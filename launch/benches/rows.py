@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from launch.benches.sides import Failed, Program, Trainer, Worker, seconds
 from trainer import devices
@@ -24,9 +24,13 @@ class Options:
     short: bool = False
     torch_python: str = ""
 
-    def rounds(self, full: int) -> int:
-        """How often a pair is measured."""
-        return min(3, full) if self.short else full
+    def rounds(self, full: int) -> Iterator[int]:
+        """Numbers of the rounds of a measurement, from 0: `full`, or if short three, and where two took long no third."""
+        begin = time.monotonic()
+        for number in range(min(3, full) if self.short else full):
+            if self.short and number > 1 and time.monotonic() - begin > SHORT_SECONDS:
+                return
+            yield number
 
     def amount(self, full: int, short: int) -> int:
         """Steps of one measurement."""
@@ -43,6 +47,7 @@ class Row:
 
 
 ROWS: dict[str, Row] = {}
+SHORT_SECONDS = 20  # of a measurement's first two rounds, after which the short form takes no third
 NO_TORCH = ("no torch: make an environment that has it (python -m venv torch; torch/bin/pip install torch numpy) and give "
             "--torch_python=torch/bin/python")
 
@@ -71,10 +76,10 @@ def result(what: str, values: list[float], *, unit: str = "ratio", at_least: flo
     return {**found, **more, **target}
 
 
-def in_turn(one, other, *, rounds: int, one_amount: int, other_amount: int) -> tuple[list, list, list]:
+def in_turn(one, other, *, rounds: Iterable[int], one_amount: int, other_amount: int) -> tuple[list, list, list]:
     """(ratios, figures of one, of other): measured in turn, the order changing from round to round."""
     ones, others = [], []
-    for number in range(rounds):
+    for number in rounds:
         pair = [(one, one_amount, ones), (other, other_amount, others)]
         for side, amount, figures in pair if number % 2 == 0 else reversed(pair):
             figures.append(side.measure(amount))
@@ -144,12 +149,12 @@ def torch(options):
         yield from _peer(f"torch_{precision}", [*program, precision], precision, least, options)
 
 
-def _answers(what: str, worker: str, amount: int, rounds: int, *, unit: str = "ratio", at_least=None, at_most=None,
+def _answers(what: str, worker: str, amount: int, rounds: Iterable[int], *, unit: str = "ratio", at_least=None, at_most=None,
              side: str = "", **given):
     """A row whose both sides are measured inside one process."""
     with Worker(worker, **given) as both:
         answers = []
-        for _ in range(rounds):
+        for _ in rounds:
             both.measure(amount)
             answers.append(both.answer)
     sides = {name: [answer[name] for answer in answers] for name in ("ours", "other") if name in answers[0]}
@@ -182,7 +187,7 @@ def photos(options):
 def replicas(options):
     """Step time on 2, 4, 8 emulated replicas / on 1, the same global batch, float32."""
     bounds = {2: 1.05, 4: 1.15, 8: 1.25}
-    for recipe, amount in ("cifar10_tutorial", options.amount(40, 15)), ("cifar10_resnet18", 4):
+    for recipe, amount in ("cifar10_tutorial", options.amount(40, 10)), ("cifar10_resnet18", 4):
         if options.short and recipe != "cifar10_tutorial":
             continue
         given = {"recipe": recipe, "dataset": "synthetic", "precision": "float32"}
@@ -201,7 +206,7 @@ def replicas(options):
 def collectives(options):
     """Collective operations a step for the gradients, in the traced graph."""
     for recipe in "cifar10_tutorial", "digits":
-        yield from _answers(f"collectives_{recipe}", "steps:collectives", 1, 1, unit="collectives a step", at_most=1,
+        yield from _answers(f"collectives_{recipe}", "steps:collectives", 1, range(1), unit="collectives a step", at_most=1,
                             recipe=recipe, **({"dataset": "synthetic"} if recipe != "digits" else {}))
 
 
@@ -216,7 +221,7 @@ def evaluation(options):
 def saving(options):
     """Steps that a save in mid-training costs the loop."""
     # Few steps, many times: what twenty steps vary by is more than what a save costs.
-    yield from _answers("saving", "steps:saving", 5, options.amount(15, 9), unit="steps", at_most=1, side="seconds of 5 steps",
+    yield from _answers("saving", "steps:saving", 5, range(options.amount(15, 9)), unit="steps", at_most=1, side="seconds of 5 steps",
                         recipe="cifar10_tutorial", dataset="synthetic")
 
 
@@ -232,17 +237,17 @@ def startup(options):
     yield result("startup", [a / b for a, b in zip(ours, alone)], at_most=1.3, ours=ours, other=alone, side="seconds")
     for what, flag, code in ("help", "--help", 0), ("wrong_command", "--global_batch_size=zero", 2):
         command = [sys.executable, "-m", "trainer.main", flag]
-        yield result(what, [seconds(command, code=code) for _ in range(options.rounds(7))], unit="seconds", at_most=0.7)
+        yield result(what, [seconds(command, code=code) for _ in options.rounds(7)], unit="seconds", at_most=0.7)
 
 
 @row(12)
 def memory(options):
     """Peak memory / Keras fit's, the same job."""
-    amount = options.amount(300, 60)
+    amount = options.amount(300, 30)
     with Program([sys.executable, "-m", "launch.peers.keras_fit", "float32"]) as peer:
         peer.measure(amount)
     with Trainer("--recipe=cifar10_tutorial", "--dataset=synthetic", "--train_steps=10000000", "--precision=float32",
-                 "--checkpoint_steps=50") as ours:
+                 f"--checkpoint_steps={amount // 2}") as ours:
         ours.measure(amount)
     yield result("memory", [ours.peak_bytes / peer.peak_bytes], at_most=1.0, ours=[ours.peak_bytes / 2**20],
                  other=[peer.peak_bytes / 2**20], side="MiB")
@@ -254,12 +259,12 @@ def workers(options):
     flags = ("--recipe=cifar10_tutorial", "--dataset=synthetic", "--train_steps=10000000", "--precision=float32")
     rates = {"one": [], "two": []}
     # A gang must not be stopped from outside, as its watchers would end it: so each is started anew.
-    for _ in range(options.rounds(3) if not options.short else 1):
+    for _ in range(options.amount(3, 1)):
         for name, launcher, more in (("one", ("trainer.main",), ("--num_gpus=2", "--emulate")),
                                      ("two", ("launch.local", "--num_workers=2", "--"), ())):
             with Trainer(*flags, *more, launcher=launcher, pausing=False) as side:
-                side.measure(options.amount(50, 20))
-                rates[name].append(side.measure(options.amount(200, 60)))
+                side.measure(options.amount(50, 10))
+                rates[name].append(side.measure(options.amount(200, 40)))
     yield result("workers", [a / b for a, b in zip(rates["two"], rates["one"])], at_least=0.9, ours=rates["two"],
                  other=rates["one"], side="examples a second")
 

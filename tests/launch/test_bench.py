@@ -26,10 +26,18 @@ class Figures:
 def test_the_sides_take_turns_and_turn_about():
     """Mutations: all of one side first; the same side first in every round; the ratio of the medians."""
     told = []
-    ratios, ours, other = rows.in_turn(Figures("a", [2, 9, 4], told), Figures("b", [1, 3, 4], told), rounds=3, one_amount=5,
+    ratios, ours, other = rows.in_turn(Figures("a", [2, 9, 4], told), Figures("b", [1, 3, 4], told), rounds=range(3), one_amount=5,
                                        other_amount=7)
     assert told == [("a", 5), ("b", 7), ("b", 7), ("a", 5), ("a", 5), ("b", 7)]
     assert (ratios, ours, other) == ([2, 3, 1], [2, 9, 4], [1, 3, 4])
+
+
+@pytest.mark.parametrize("short, seconds, rounds", [(False, 1e6, 5), (True, 4, 3), (True, 1e6, 2)])
+def test_a_short_form_takes_no_third_round_where_two_took_long(short, seconds, rounds, monkeypatch):
+    """Mutations: one round alone; the long form cut short."""
+    clock = iter([0.0, *[seconds] * 9])
+    monkeypatch.setattr(rows.time, "monotonic", lambda: next(clock))
+    assert list(rows.Options(short=short).rounds(5)) == list(range(rounds))
 
 
 def test_a_result_says_what_was_asked_for():

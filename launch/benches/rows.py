@@ -99,7 +99,7 @@ def _loop(what: str, recipe: str, flags: tuple[str, ...], full: int, short: int,
     with Trainer(f"--recipe={recipe}", *flags, *cadence) as whole, Worker("steps:bare", recipe=recipe, **own) as bare:
         whole.measure(100)
         ratios, ours, other = in_turn(whole, bare, rounds=options.rounds(5), one_amount=amount,
-                                      other_amount=max(20, amount // 2))
+                                      other_amount=max(20, amount // (4 if options.short else 2)))
     yield result(what, ratios, at_least=least, ours=ours, other=other, side="examples a second", steps=amount)
 
 
@@ -123,7 +123,7 @@ def _peer(what: str, command: list[str], precision: str, least: float, options: 
     with Program(command) as peer, Trainer(f"--recipe={recipe}", "--dataset=synthetic", "--train_steps=10000000",
                                            f"--precision={precision}", *flags, log_steps=log_steps) as ours:
         ours.measure(2 * log_steps)
-        amount = amount or options.amount(200, 50)
+        amount = amount or options.amount(200, 30)
         ratios, one, other = in_turn(ours, peer, rounds=options.rounds(5), one_amount=amount, other_amount=max(1, amount // 2))
     yield result(what, ratios, at_least=least, ours=one, other=other, side="examples a second")
 
@@ -243,7 +243,7 @@ def startup(options):
 @row(12)
 def memory(options):
     """Peak memory / Keras fit's, the same job."""
-    amount = options.amount(300, 30)
+    amount = options.amount(300, 20)
     with Program([sys.executable, "-m", "launch.peers.keras_fit", "float32"]) as peer:
         peer.measure(amount)
     with Trainer("--recipe=cifar10_tutorial", "--dataset=synthetic", "--train_steps=10000000", "--precision=float32",

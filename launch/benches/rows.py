@@ -47,7 +47,7 @@ class Row:
 
 
 ROWS: dict[str, Row] = {}
-SHORT_SECONDS = 20  # of a measurement's first two rounds, after which the short form takes no third
+SHORT_SECONDS = 15  # of a measurement's first two rounds, after which the short form takes no third
 NO_TORCH = ("no torch: make an environment that has it (python -m venv torch; torch/bin/pip install torch numpy) and give "
             "--torch_python=torch/bin/python")
 
@@ -221,7 +221,7 @@ def evaluation(options):
 def saving(options):
     """Steps that a save in mid-training costs the loop."""
     # Few steps, many times: what twenty steps vary by is more than what a save costs.
-    yield from _answers("saving", "steps:saving", 5, range(options.amount(15, 9)), unit="steps", at_most=1, side="seconds of 5 steps",
+    yield from _answers("saving", "steps:saving", 5, range(options.amount(15, 7)), unit="steps", at_most=1, side="seconds of 5 steps",
                         recipe="cifar10_tutorial", dataset="synthetic")
 
 

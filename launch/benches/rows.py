@@ -112,7 +112,7 @@ def tutorial_loop(options):
 @row(2)
 def digits_loop(options):
     """The whole trainer / its bare compiled step, digits."""
-    yield from _loop("digits_loop", "digits", (), 3000, 500, 0.90, options)
+    yield from _loop("digits_loop", "digits", (), 3000, 300, 0.90, options)
 
 
 def _peer(what: str, command: list[str], precision: str, least: float, options: Options, *flags: str,
@@ -247,7 +247,7 @@ def memory(options):
     with Program([sys.executable, "-m", "launch.peers.keras_fit", "float32"]) as peer:
         peer.measure(amount)
     with Trainer("--recipe=cifar10_tutorial", "--dataset=synthetic", "--train_steps=10000000", "--precision=float32",
-                 f"--checkpoint_steps={amount // 2}") as ours:
+                 f"--checkpoint_steps={options.amount(50, 10)}") as ours:
         ours.measure(amount)
     yield result("memory", [ours.peak_bytes / peer.peak_bytes], at_most=1.0, ours=[ours.peak_bytes / 2**20],
                  other=[peer.peak_bytes / 2**20], side="MiB")

@@ -47,7 +47,7 @@ class Row:
 
 
 ROWS: dict[str, Row] = {}
-SHORT_SECONDS = 15  # of a measurement's first two rounds, after which the short form takes no third
+SHORT_SECONDS = 20  # of a measurement's first two rounds, after which the short form takes no third
 NO_TORCH = ("no torch: make an environment that has it (python -m venv torch; torch/bin/pip install torch numpy) and give "
             "--torch_python=torch/bin/python")
 
@@ -112,7 +112,7 @@ def tutorial_loop(options):
 @row(2)
 def digits_loop(options):
     """The whole trainer / its bare compiled step, digits."""
-    yield from _loop("digits_loop", "digits", (), 3000, 300, 0.90, options)
+    yield from _loop("digits_loop", "digits", (), 3000, 200, 0.90, options)
 
 
 def _peer(what: str, command: list[str], precision: str, least: float, options: Options, *flags: str,

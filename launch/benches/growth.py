@@ -43,7 +43,7 @@ def write(folder: str, *, short: bool, say) -> int:
 
 
 def _precisions() -> list[str]:
-    """Those that this machine's CPU has instructions for."""
+    """float32, and bfloat16 where this machine's CPU is fast at it."""
     return ["float32", "bfloat16"] if devices.has_fast_bfloat16("CPU") else ["float32"]
 
 

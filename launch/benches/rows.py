@@ -118,7 +118,7 @@ def digits_loop(options):
 def _peer(what: str, command: list[str], precision: str, least: float, options: Options, *flags: str,
           recipe: str = "cifar10_tutorial", log_steps: int = 10, amount: int | None = None):
     if precision != "float32" and not devices.has_fast_bfloat16("CPU"):
-        yield {"what": what, "skipped": "this CPU has neither avx512_bf16 nor amx_bf16: bfloat16 is slow, auto is float32"}
+        yield {"what": what, "skipped": "bfloat16 is slow on this CPU (fast: amx_bf16; AMD's avx512_bf16), auto is float32"}
         return
     with Program(command) as peer, Trainer(f"--recipe={recipe}", "--dataset=synthetic", "--train_steps=10000000",
                                            f"--precision={precision}", *flags, log_steps=log_steps) as ours:

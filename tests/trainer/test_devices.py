@@ -93,3 +93,19 @@ def test_auto_looks_for_a_tpu_in_the_usual_places(files, variables, found, machi
     assert devices.find_tpu() == found
     plan = devices.plan(Config(tpu="auto"))
     assert (plan.kind, plan.tpu) == (("TPU", found) if found else ("CPU", ""))
+
+
+@pytest.mark.parametrize("vendor, flags, fast", [
+    ("AuthenticAMD", "avx512f avx512_bf16", True), ("AuthenticAMD", "avx512f avx512_bf16 avx512_fp16", True),
+    ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 avx512_fp16", True), ("GenuineIntel", "avx512f avx512_bf16", True),
+    ("GenuineIntel", "avx512f avx512_bf16 avx512_fp16", False), ("GenuineIntel", "avx512f", False), ("AuthenticAMD", "avx2", False)])
+def test_bfloat16_is_chosen_where_it_is_faster_not_wherever_there_are_instructions(vendor, flags, fast, tmp_path):
+    """A virtual machine hides AMX: bfloat16 is slower than float32 there. Mutation: avx512_bf16 alone decides."""
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags} sse\n" * 2)
+    assert devices.has_fast_bfloat16("CPU", path) is fast
+
+
+def test_without_a_description_of_the_processor_float32_is_chosen(tmp_path):
+    """Mutation: an error of the file, on a system without /proc."""
+    assert devices.has_fast_bfloat16("CPU", tmp_path / "none") is False

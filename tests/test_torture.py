@@ -48,7 +48,7 @@ def write_events(model_dir, values, twice=None, histogram=(1.0, 2.0)):
         for k, value in enumerate(values):
             for _ in range(2 if k == twice else 1):
                 events.scalars(12 * (k + 1), {"loss": value, "examples_per_second": random.random()})
-        events.histogram(24, "kernel", np.asarray(histogram))
+        events.histograms(24, {"kernel": np.asarray(histogram)})
         events.close()
 
 

@@ -38,17 +38,13 @@ def displayable(images: np.ndarray) -> np.ndarray:
 
 def histograms(events: events_lib.Events, step: int, metrics: dict, model: keras.Model) -> None:
     """Activations and sparsity of every layer, every variable and its gradient. metrics: of an observed step."""
-    sparsities = {}
-    for tag, value in metrics["extras"].items():
-        if tag == "images":
-            continue
-        value = np.asarray(tf.cast(value, tf.float32))  # no copy, as numpy() would make one
-        events.histogram(step, tag, value)
-        sparsities[tag.replace("/activations", "/sparsity")] = events_lib.sparsity(value)
-    events.scalars(step, sparsities)
+    # np.asarray: no copy, as numpy() would make one
+    activations = {tag: np.asarray(tf.cast(value, tf.float32)) for tag, value in metrics["extras"].items() if tag != "images"}
+    learned = {}
     for variable, gradient in zip(model.trainable_variables, metrics["gradients"]):
-        events.histogram(step, variable.path, np.asarray(variable.value.read_value()))
-        events.histogram(step, f"{variable.path}/gradients", np.asarray(gradient))
+        learned |= {variable.path: np.asarray(variable.value.read_value()), f"{variable.path}/gradients": np.asarray(gradient)}
+    events.histograms(step, activations | learned)
+    events.scalars(step, {tag.replace("/activations", "/sparsity"): events_lib.sparsity(value) for tag, value in activations.items()})
 
 
 def start(events: events_lib.Events, step: int, model: keras.Model, configuration: dict, table: str) -> None:

@@ -17,7 +17,7 @@ from tests.laws import runs
 from tests.torture import compare, damage, folder, kills, moments
 from tests.torture.settings import CONFIGURATIONS
 from tests.torture.tally import Tally
-from trainer.events import Events
+from trainer.events import Events, histogram_table
 
 STEPS, KERNEL = 24, np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)
 
@@ -48,7 +48,7 @@ def write_events(model_dir, values, twice=None, histogram=(1.0, 2.0)):
         for k, value in enumerate(values):
             for _ in range(2 if k == twice else 1):
                 events.scalars(12 * (k + 1), {"loss": value, "examples_per_second": random.random()})
-        events.histograms(24, {"kernel": np.asarray(histogram)})
+        events.histogram(24, "kernel", *histogram_table(np.asarray(histogram)))
         events.close()
 
 

@@ -8,7 +8,7 @@ TensorBoard's own computes checksums in Python: 0.2 s a megabyte, and a graph ha
     events = Events("runs/digits/train")
     events.restart(step)         # always, first: 0 for a fresh run, else the step resumed from
     events.scalars(step, {"total_loss": 1.08, "learning_rate": 0.1})
-    events.histograms(step, {"conv1/activations": values})
+    events.histogram(step, "conv1/activations", *histogram_table(values))
     events.flush()               # before a checkpoint is published: who resumes from it misses nothing
 
 Nothing is buffered by a thread: what a call wrote is in the file at the latest after flush(). A record cut
@@ -23,7 +23,6 @@ import socket
 import struct
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
@@ -77,22 +76,15 @@ class Events:
         tensors = {tag: _tensor(DT_FLOAT, float_val=[float(value)]) for tag, value in values.items()}
         self._summary(step, "scalars", tensors)
 
-    def histograms(self, step, values, *, buckets=30):
-        """Writes how values are distributed, in buckets of equal width from the least to the greatest; a thread a core counts.
+    def histogram(self, step, tag, table, not_finite=0):
+        """Writes how values are distributed: a `histogram_table`, and how many were not finite.
 
-        Values that are not finite as float32 are left out; if there are any, the scalar `<tag>/non_finite` is
-        their number, so such a chart appears in bad runs only.
-
-        Args:
-          values: {tag: array of any shape and real type}.
+        If there are any, that number is the scalar `<tag>/non_finite`, so such a chart appears in bad runs only.
         """
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-            tables = list(threads.map(lambda array: histogram_table(array, buckets), values.values()))
-        for tag, (table, not_finite) in zip(values, tables):
-            tensor = _tensor(DT_DOUBLE, table.shape, tensor_content=table.astype("<f8").tobytes())
-            self._summary(step, "histograms", {tag: tensor})
-            if not_finite:
-                self.scalars(step, {f"{tag}/non_finite": not_finite})
+        tensor = _tensor(DT_DOUBLE, table.shape, tensor_content=table.astype("<f8").tobytes())
+        self._summary(step, "histograms", {tag: tensor})
+        if not_finite:
+            self.scalars(step, {f"{tag}/non_finite": not_finite})
 
     def images(self, step, tag, images, max_images=3):
         """Writes the first images of a batch: uint8 [n, height, width, 1 or 3].
@@ -190,8 +182,10 @@ def _file_name(folder):
     return f"events.out.tfevents.{seconds:010d}.{socket.gethostname()}.{os.getpid()}"
 
 
-def histogram_table(values, buckets):
-    """The distribution of `values`, in the form of TensorBoard's histograms plugin.
+def histogram_table(values, buckets=30):
+    """The distribution of `values`, an array of any shape and real type, in the form of TensorBoard's histograms plugin.
+
+    Buckets of equal width from the least to the greatest; values that are not finite as float32 are left out.
 
     Returns:
       (float64 [buckets, 3] of left edge, right edge, count; the number of values that are not finite as

@@ -58,7 +58,7 @@ def write_a_run_that_was_killed_at_10_and_goes_on_from_5(folder):
 
 def write_step(writer, step, value):
     writer.scalars(step, {"total_loss": value, "conv1/sparsity": 0.5})
-    writer.histograms(step, {"conv1/weights:0": [value, value + 1.0, math.inf]})
+    writer.histogram(step, "conv1/weights:0", *histogram_table([value, value + 1.0, math.inf]))
     writer.images(step, "images", IMAGES + np.uint8(value), max_images=2)
 
 
@@ -173,7 +173,8 @@ def test_scalars_that_are_not_finite_are_written(folder):
 
 def test_values_that_are_not_finite_are_counted_in_bad_runs_only(folder):
     writer = Events(folder)
-    writer.histograms(1, {"good": [1.0, 2.0], "bad": [1.0, 2.0, math.nan, -math.inf, 1e300]})
+    writer.histogram(1, "good", *histogram_table([1.0, 2.0]))
+    writer.histogram(1, "bad", *histogram_table([1.0, 2.0, math.nan, -math.inf, 1e300]))
     writer.close()
     accumulator = load(folder)
     assert set(accumulator.PluginTagToContent("scalars")) == {"bad/non_finite"}

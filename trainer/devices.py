@@ -168,7 +168,7 @@ def has_fast_bfloat16(kind: str, cpuinfo: str | os.PathLike = "/proc/cpuinfo") -
     """Whether bfloat16 is the faster arithmetic of this machine's `kind` of device.
 
     Intel's processors since Sapphire Rapids (they have avx512_fp16) have it fast in AMX alone, which a virtual machine may
-    hide: the same product of 2048x2048 then reaches 166 GFLOP/s in bfloat16, 276 in float32 (family 6, model 207, 2 cores).
+    hide: a product of 2048x2048 then reaches 166 GFLOP/s in bfloat16, 276 in float32 (2 cores of model 207, the one measured).
     """
     if kind == "TPU":
         return True

@@ -42,7 +42,6 @@ def histograms(events: events_lib.Events, step: int, metrics: dict, model: keras
     """Activations and sparsity of every layer, every variable and its gradient, counted by a thread a core. metrics: of an
     observed step."""
     values = {tag: value for tag, value in metrics["extras"].items() if tag != "images"}
-    layers = len(values)
     for variable, gradient in zip(model.trainable_variables, metrics["gradients"]):
         values |= {variable.path: variable.value.read_value(), f"{variable.path}/gradients": gradient}
 
@@ -54,7 +53,8 @@ def histograms(events: events_lib.Events, step: int, metrics: dict, model: keras
         counted = list(zip(values, threads.map(count, values.values())))
     for tag, (table, _) in counted:
         events.histogram(step, tag, *table)
-    events.scalars(step, {tag.replace("/activations", "/sparsity"): sparsity for tag, (_, sparsity) in counted[:layers]})
+    events.scalars(step, {tag.replace("/activations", "/sparsity"): sparsity for tag, (_, sparsity) in counted
+                          if tag.endswith("/activations")})
 
 
 def start(events: events_lib.Events, step: int, model: keras.Model, configuration: dict, table: str) -> None:
